@@ -1,0 +1,33 @@
+"""The loop: one generator, its schedules and objectives, and resume that is exact to the bit."""
+
+from trainflat.train.batches import Stream
+from trainflat.train.evaluate import evaluate
+from trainflat.train.loop import NonFiniteLoss, Step, fit, loop
+from trainflat.train.objectives import cross_entropy, logits, mean_squared_error
+from trainflat.train.schedules import constant, cosine, cubic, linear, steps
+from trainflat.train.seeds import derive
+from trainflat.train.state import load_state, load_weights, restore, save_state, save_weights, snapshot
+
+__all__ = [
+    "NonFiniteLoss",
+    "Step",
+    "Stream",
+    "constant",
+    "cosine",
+    "cross_entropy",
+    "cubic",
+    "derive",
+    "evaluate",
+    "fit",
+    "linear",
+    "load_state",
+    "load_weights",
+    "logits",
+    "loop",
+    "mean_squared_error",
+    "restore",
+    "save_state",
+    "save_weights",
+    "snapshot",
+    "steps",
+]

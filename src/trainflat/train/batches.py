@@ -1,0 +1,120 @@
+"""An endless stream of batches that can be entered at any position: the data half of exact resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainflat.train.seeds import derive
+from trainflat.types import Batch
+
+__all__ = ["Stream", "enter", "first_part", "to_device"]
+
+MEGABATCH = 50  # batches whose examples are sorted by length together, as transformers' LengthGroupedSampler
+
+
+class Stream:
+    """Batches without end, epoch after epoch, each epoch in its own seeded order.
+
+    The order of epoch ``e`` depends on ``(seed, e)`` alone, so a run resumed at batch 1,000,000 sees what the
+    uninterrupted run saw without drawing the batches before it. Each epoch holds every example once; its last batch
+    may be smaller.
+
+    With ``lengths``, batches hold examples of similar length, so that dynamic padding wastes little: a random
+    permutation is cut into pieces of 50 batches, each piece is sorted by length and cut into batches, and the batches
+    are shuffled. (The grouping of transformers' ``group_by_length``; there the batches are not shuffled again.)
+
+    Args:
+        size: Number of examples.
+        batch_size: Examples in a batch.
+        collate: From a list of example indices to a batch.
+        seed: Decides the order.
+        lengths: Length of each example, or None for plain shuffling.
+
+    Raises:
+        ValueError: If there are no examples or the batch size is below 1.
+
+    Example:
+        >>> stream = Stream(5, 2, list, seed=0)
+        >>> epoch = [next(batches) for batches in [iter(stream)] for _ in range(stream.per_epoch)]
+        >>> sorted(sum(epoch, []))
+        [0, 1, 2, 3, 4]
+        >>> next(stream.at(2)) == epoch[2]
+        True
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        collate: Callable[[list[int]], Batch],
+        *,
+        seed: int,
+        lengths: Sequence[int] | None = None,
+    ):
+        if size < 1:
+            raise ValueError("there are no training examples; a stream needs at least one")
+        if batch_size < 1:
+            raise ValueError(f"batch size {batch_size} is below 1")
+        self.size, self.batch_size, self.collate, self.seed = size, batch_size, collate, seed
+        self.lengths = None if lengths is None else torch.as_tensor(lengths)
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(self.size / self.batch_size)
+
+    def order(self, epoch: int) -> list[list[int]]:
+        """The example indices of every batch of one epoch."""
+        generator = torch.Generator().manual_seed(derive("batches", self.seed, epoch))
+        shuffled = torch.randperm(self.size, generator=generator)
+        if self.lengths is None:
+            return [piece.tolist() for piece in shuffled.split(self.batch_size)]
+        batches: list[Tensor] = []
+        for piece in shuffled.split(MEGABATCH * self.batch_size):
+            by_length = piece[self.lengths[piece].argsort(descending=True, stable=True)]
+            batches += by_length.split(self.batch_size)
+        return [batches[i].tolist() for i in torch.randperm(len(batches), generator=generator)]
+
+    def at(self, position: int) -> Iterator[Batch]:
+        """The stream from its batch number ``position`` on; nothing before it is built."""
+        epoch, within = divmod(position, self.per_epoch)
+        while True:
+            for indices in self.order(epoch)[within:]:
+                yield self.collate(indices)
+            epoch, within = epoch + 1, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.at(0)
+
+
+def enter(batches: Any, position: int) -> Iterator[Batch]:
+    """Any iterable of batches from a position on: directly if it is a `Stream`, else by drawing what comes before."""
+    if hasattr(batches, "at"):
+        return batches.at(position)
+    return islice(iter(batches), position, None)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with every tensor in it on the device."""
+    return _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def first_part(batch: Batch, fraction: float) -> Batch:
+    """The first ``max(1, round(fraction * n))`` of a batch's n examples."""
+    return _each(batch, lambda tensor: tensor[: max(1, round(fraction * len(tensor)))])
+
+
+def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    if isinstance(batch, Tensor):
+        return change(batch)
+    if isinstance(batch, dict):
+        return {key: _each(value, change) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_each(value, change) for value in batch)
+    return batch

@@ -1,0 +1,50 @@
+"""Scoring a model on held-out batches without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from trainflat.train.batches import to_device
+from trainflat.train.objectives import logits
+from trainflat.types import Batch
+
+__all__ = ["evaluate"]
+
+Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+
+
+def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: Metrics) -> dict[str, float]:
+    """``metrics(logits, labels)`` over all batches together, as float32 and int64/float32 arrays.
+
+    The model is in evaluation mode meanwhile and each of its modules goes back to its own mode; no gradient and no
+    weight changes, and the random stream is put back (a ``DataLoader`` draws from it), so evaluating between two
+    training steps changes nothing.
+
+    Raises:
+        ValueError: If there are no batches.
+
+    Example:
+        >>> batch = (torch.eye(3), torch.tensor([0, 1, 0]))
+        >>> evaluate(nn.Identity(), [batch], lambda z, y: {"accuracy": round(float((z.argmax(-1) == y).mean()), 3)})
+        {'accuracy': 0.667}
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    outputs, labels = [], []
+    try:
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for inputs, expected in batches:
+                outputs.append(logits(model, to_device(inputs, device)).float().cpu())
+                labels.append(expected.cpu())
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not outputs:
+        raise ValueError("there is nothing to evaluate on: no batches were given")
+    return metrics(torch.cat(outputs).numpy(), torch.cat(labels).numpy())

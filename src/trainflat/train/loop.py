@@ -1,0 +1,165 @@
+"""The one training loop. It is a generator: what others do in callbacks, the caller does between steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainflat.train.batches import enter, first_part, to_device
+from trainflat.train.schedules import at
+from trainflat.types import Batch, Gradient, Objective, Schedule
+
+__all__ = ["NonFiniteLoss", "Precision", "Step", "fit", "loop"]
+
+Precision = Literal["fp32", "bf16"]
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss or the gradient became NaN or infinite; the optimizer did not step on it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did: ``t`` is the progress at its start, ``passes`` counts forward-backward passes."""
+
+    index: int
+    t: float
+    loss: float
+    lr: float
+    passes: int
+
+
+def loop(
+    model: nn.Module,
+    objective: Objective,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    start: int = 0,
+    gradient: Gradient | None = None,
+    lr: float | Schedule = 1.0,
+    accumulate: int = 1,
+    clip: float | None = None,
+    precision: Precision = "fp32",
+) -> Iterator[Step]:
+    """Train for ``steps`` optimizer steps, yielding after each one.
+
+    A step: zero the gradients, let ``gradient`` fill them from a closure over ``accumulate`` micro-batches, clip them,
+    step the optimizer. Between two steps the caller may evaluate, save or stop; that changes nothing. To resume, restore
+    everything with `load_state` and pass the number of finished steps as ``start``.
+
+    Args:
+        model: In training mode during each step, whatever the caller did between steps.
+        objective: ``(model, batch) -> loss``.
+        batches: Micro-batches; entered at number ``start * accumulate``.
+        optimizer: Any ``torch.optim.Optimizer``, never wrapped.
+        steps: Length of the whole run; progress is ``t = index / steps``.
+        start: Steps already done.
+        gradient: Where the gradient is taken; default: at the weights (``flat.plain``).
+        lr: Factor on each parameter group's own learning rate, a number or a schedule. Default: 1, no schedule.
+        accumulate: Micro-batches in one step. The loss is the mean of their means, so equal sizes give the gradient of
+            the large batch.
+        clip: Largest L2 norm of the gradient that reaches the optimizer (the second one for SAM), over all parameters
+            at once; None for no clipping. Chen et al. 2020 clip BERT at 1.0.
+        precision: ``"bf16"`` runs the forward pass under autocast; weights, gradients and optimizer stay as they are.
+
+    Raises:
+        NonFiniteLoss: Before the optimizer steps, if a loss in this step is not finite or, with ``clip``, the norm of
+            its gradient.
+        ValueError: If the batches end before the run does, or an argument is out of range.
+
+    Example:
+        >>> model, data = nn.Linear(1, 1, bias=False), (torch.ones(4, 1), torch.ones(4))
+        >>> from trainflat.train import mean_squared_error
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.5)
+        >>> [step.index for step in loop(model, mean_squared_error, [data] * 3, sgd, steps=3)]
+        [0, 1, 2]
+        >>> model.weight                                    # one step of 1/2 on (w - 1)^2 lands on 1
+        Parameter containing:
+        tensor([[1.]], requires_grad=True)
+    """
+    if accumulate < 1:
+        raise ValueError(f"accumulate counts the micro-batches of a step and must be at least 1, got {accumulate}")
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not params:
+        raise ValueError("there is nothing to train: no parameter of the model requires a gradient")
+    device = next(iter(params.values())).device
+    stream = enter(batches, start * accumulate)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])  # torch's own schedulers keep it there too; state dicts carry it
+    for index in range(start, steps):
+        micro = [to_device(batch, device) for batch in islice(stream, accumulate)]
+        if len(micro) < accumulate:
+            raise ValueError(f"the batches ended at step {index} of {steps}; give an endless stream or fewer steps")
+        t = index / steps
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * at(lr, t)
+        model.train()  # the caller may have evaluated since the last step
+        optimizer.zero_grad()
+        closure = _Closure(model, objective, micro, precision)
+        loss = gradient(closure, params, t) if gradient else closure()
+        loss = _finite(loss, closure, params, clip, index, steps)
+        optimizer.step()
+        yield Step(index, t, loss, optimizer.param_groups[0]["lr"], len(closure.seen))
+
+
+def fit(*args, **kwargs) -> list[Step]:
+    """Run `loop` to its end and return its steps; a generator that nobody iterates would train nothing."""
+    return list(loop(*args, **kwargs))
+
+
+class _Closure:
+    """Forward and backward over the micro-batches of one step; remembers the losses of every pass."""
+
+    def __init__(self, model: nn.Module, objective: Objective, micro: list[Batch], precision: Precision):
+        self.model, self.objective, self.micro, self.precision = model, objective, micro, precision
+        self.seen: list[Tensor] = []
+
+    def __call__(self) -> Tensor:
+        total = None
+        for batch in self.micro:
+            with self._autocast():
+                loss = self.objective(self.model, batch) / len(self.micro)
+            loss.backward()
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        self.seen.append(total)
+        return total
+
+    def part(self, fraction: float) -> _Closure:
+        """The same over the first part of every micro-batch: for rules that ascend on less data."""
+        piece = _Closure(self.model, self.objective, [first_part(b, fraction) for b in self.micro], self.precision)
+        piece.seen = self.seen
+        return piece
+
+    def _autocast(self):
+        if self.precision == "fp32":
+            return nullcontext()
+        device = next(self.model.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16)
+
+
+def _finite(loss: Tensor, closure: _Closure, params, clip: float | None, index: int, steps: int) -> float:
+    """Clip, then look at every number of the step at once: one transfer from the device."""
+    watched = [loss, *closure.seen]
+    if clip is not None:
+        watched.append(nn.utils.clip_grad_norm_(params.values(), clip, foreach=True))
+    value, *others = numbers = torch.stack([number.detach().float() for number in watched]).tolist()
+    if not all(map(math.isfinite, numbers)):
+        passes = all(map(math.isfinite, others[: len(closure.seen)]))
+        what = "loss" if not math.isfinite(value) else "gradient's norm" if passes else "loss at the ascent point"
+        raise NonFiniteLoss(
+            f"the {what} is not finite at step {index} of {steps} (loss {value}); the weights are still those before the "
+            f"step. Try a smaller learning rate, a warm-up, clip=1.0, a smaller rho, or precision 'fp32'"
+        )
+    return value

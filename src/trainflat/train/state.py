@@ -1,0 +1,173 @@
+"""Saving and resuming exactly: weights, optimizer, rule, random streams and position in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+__all__ = ["load_state", "load_weights", "read", "restore", "save_state", "save_weights", "snapshot", "write"]
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of all weights and buffers, on the CPU if the model is there, else on its device.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> start = snapshot(model)
+        >>> _ = nn.init.zeros_(model.weight)
+        >>> restore(model, start)
+        >>> torch.equal(model.weight, start["weight"])
+        True
+    """
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy a `snapshot` back into the model, bit for bit; the parameters stay the same objects.
+
+    Raises:
+        ValueError: If a name or shape differs; the model is then unchanged.
+    """
+    own = model.state_dict()
+    if missing := sorted(own.keys() ^ state.keys()):
+        raise ValueError(
+            f"this state is of another model: {missing[0]!r} and {len(missing) - 1} more are in only one of the two"
+        )
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)} in the model, {tuple(state[name].shape)} in the state"
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Tensors and a JSON header as one safetensors file that is there whole or not at all (written aside, synced, renamed)."""
+    path = Path(path)
+    aside = path.with_name(path.name + ".part")
+    metadata = {"trainflat": json.dumps(header)}
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, metadata)
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except SafetensorError as error:  # safetensors reports a full disk or a missing folder as its own error
+        raise OSError(f"could not write {path}: {error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write` wrote: the tensors and the header.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a whole safetensors file with a header of ours.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            header = json.loads((file.metadata() or {})["trainflat"])
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged or was not written by trainflat ({error}); delete it to compute it again"
+        ) from error
+
+
+def save_weights(path: Path, model: nn.Module, **header: Any) -> None:
+    """The model's weights and buffers as safetensors; tied weights are written once for each name."""
+    write(path, {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, header)
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Load what `save_weights` wrote into a model of the same shape; returns the header."""
+    tensors, header = read(path)
+    restore(model, tensors)
+    return header
+
+
+def save_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, gradient: Any = None, **header: Any
+) -> None:
+    """Everything that decides how a run goes on, after ``step`` finished steps.
+
+    Weights and buffers; the optimizer's own state dict (with the base learning rate that schedules multiply); the rule's
+    ``state_dict`` if it has one; the random streams of torch (CPU and the model's GPU), NumPy and Python. The position
+    in the data and in every schedule is ``step`` itself. ``header`` is kept beside it as JSON.
+    """
+    tensors: dict[str, Tensor] = {f"model/{name}": tensor for name, tensor in snapshot(model).items()}
+    plain = _pull("optimizer", optimizer.state_dict(), tensors)
+    rule = _pull("gradient", gradient.state_dict(), tensors) if hasattr(gradient, "state_dict") else None
+    tensors["random/torch"] = torch.get_rng_state()
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    tensors["random/numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    streams = {"numpy": [kind, *rest], "python": random.getstate()}
+    write(path, tensors, {"step": step, "optimizer": plain, "gradient": rule, "random": streams, "extra": header})
+
+
+def load_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, gradient: Any = None
+) -> tuple[int, dict]:
+    """Put back what `save_state` wrote; returns the number of finished steps and the extra header.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read` and `restore`.
+    """
+    tensors, header = read(path)
+    restore(model, {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")})
+    optimizer.load_state_dict(_put("optimizer", header["optimizer"], tensors))
+    if header["gradient"] is not None and hasattr(gradient, "load_state_dict"):
+        gradient.load_state_dict(_put("gradient", header["gradient"], tensors))
+    torch.set_rng_state(tensors["random/torch"])
+    if "random/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random/cuda"], next(model.parameters()).device)
+    kind, *rest = header["random"]["numpy"]
+    np.random.set_state((kind, tensors["random/numpy"].numpy().astype(np.uint32), *rest))
+    version, words, gauss = header["random"]["python"]
+    random.setstate((version, tuple(words), gauss))
+    return header["step"], header["extra"]
+
+
+def _pull(at: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The tensors of a nested state dict go to ``tensors``; what stays is JSON. Keys keep their type as [key, value] pairs."""
+    if isinstance(value, Tensor):
+        tensors[at] = value.detach().clone()
+        return {"tensor": at}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, _pull(f"{at}/{key}", item, tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_pull(f"{at}/{i}", item, tensors) for i, item in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return {"value": value}
+    raise TypeError(
+        f"the state at {at} holds a {type(value).__name__}; only tensors, numbers, texts and containers can be saved"
+    )
+
+
+def _put(at: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _put(at, item, tensors) for key, item in content}
+    if kind in ("list", "tuple"):
+        return (tuple if kind == "tuple" else list)(_put(at, item, tensors) for item in content)
+    return content

@@ -1,0 +1,80 @@
+"""The nouns of trainflat as protocols: what a plug-in has to look like, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+__all__ = ["Batch", "Closure", "Gradient", "Objective", "Params", "Quantizer", "Schedule", "Score", "Task"]
+
+Batch = Any
+"""What one micro-batch is: here always a pair ``(inputs, labels)``, inputs a tensor or a dict of keyword tensors."""
+
+Params = Mapping[str, nn.Parameter]
+"""The trainable parameters by name."""
+
+Schedule = Callable[[float], float]
+"""A number that changes over a run: progress ``t`` in [0, 1] to a value."""
+
+Objective = Callable[[nn.Module, Batch], Tensor]
+"""What is minimised: ``(model, batch) -> loss``, a 0-d tensor with a graph behind it."""
+
+Score = Callable[..., Mapping[str, Tensor]]
+"""Which weights matter: ``score(model, **options) -> {name: tensor}``, higher means keep."""
+
+Quantizer = Callable[..., nn.Module]
+"""On which grid: ``quantizer(model, **options) -> model``; the model given stays as it was."""
+
+
+class Closure(Protocol):
+    """Forward and backward over all micro-batches of one step; returns the mean loss, detached.
+
+    A closure may have ``part(fraction)``: a closure over the first part of every micro-batch, for rules that
+    ascend on less data than they descend on. A plain function serves where no rule asks for a part.
+    """
+
+    def __call__(self) -> Tensor: ...
+
+
+class Gradient(Protocol):
+    """Where the gradient is taken: fills ``p.grad`` and leaves every weight bit for bit as it was.
+
+    Called where one would call ``backward``. A rule with memory has ``state_dict`` and ``load_state_dict``.
+    """
+
+    def __call__(self, closure: Closure, params: Params, t: float) -> Tensor: ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Data, model, objective and metric. Any object with these serves; see `trainflat.testing.check_task`."""
+
+    name: str
+    head: tuple[str, ...]  # name prefixes of the parameters that belong to the task, not to the encoder
+    steps_per_epoch: int
+
+    def model(self, seed: int) -> nn.Module:
+        """A fresh model; what is not pretrained is drawn from the seed."""
+        ...
+
+    def objective(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss that training minimises."""
+        ...
+
+    def batches(self, seed: int) -> Iterable[Batch]:
+        """Endless training batches in an order decided by the seed; a `trainflat.train.Stream` can be entered anywhere."""
+        ...
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """The metrics on held-out data; the first entry is the main one, in [0, 1] or [-1, 1]."""
+        ...
+
+    def prunable(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether a parameter is in the prunable set."""
+        ...
+
+    def inputs(self, size: int = 32) -> Any:
+        """What the model's forward takes, without labels, for ``size`` real held-out examples: for measuring."""
+        ...
