@@ -1,0 +1,161 @@
+"""Which weights are alive: a Mask is an immutable mapping from parameter name to a bool tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Mask"]
+
+
+class Mask(Mapping[str, Tensor]):
+    """``{name: bool tensor}``, True = alive. Nothing is wrapped: state-dict keys and the forward pass stay as they were.
+
+    Raises:
+        TypeError: If a tensor is not boolean.
+        ValueError: If there is no tensor at all.
+
+    Example:
+        >>> mask = Mask({"weight": torch.tensor([[True, False, True, True]])})
+        >>> mask.sparsity, mask.density
+        (0.25, 0.75)
+        >>> model = nn.Linear(4, 1)
+        >>> with mask.on(model):
+        ...     model(torch.ones(1, 4)).sum().backward()
+        >>> model.weight[0, 1].item(), model.weight.grad
+        (0.0, tensor([[1., 0., 1., 1.]]))
+    """
+
+    def __init__(self, alive: Mapping[str, Tensor]):
+        for name, tensor in alive.items():
+            if tensor.dtype != torch.bool:
+                raise TypeError(f"the mask of {name!r} must be bool, got {tensor.dtype}")
+        if not alive:
+            raise ValueError("a mask needs at least one tensor; does `where` select any parameter of this model?")
+        self._alive = dict(alive)
+
+    @classmethod
+    def dense(cls, model: nn.Module, where: Callable[[str, nn.Parameter], bool]) -> Mask:
+        """Everything alive, over the parameters that ``where(name, parameter)`` selects: the prunable set."""
+        return cls(
+            {name: torch.ones_like(p, dtype=torch.bool) for name, p in model.named_parameters() if where(name, p)}
+        )
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._alive[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._alive)
+
+    def __len__(self) -> int:
+        return len(self._alive)
+
+    def __repr__(self) -> str:
+        return f"Mask({len(self)} tensors, {self.size:,} weights, {self.sparsity:.1%} pruned)"
+
+    @property
+    def size(self) -> int:
+        """Weights under the mask, dead or alive."""
+        return sum(tensor.numel() for tensor in self.values())
+
+    @property
+    def alive(self) -> int:
+        """Weights that live."""
+        return sum(int(np.count_nonzero(t.numpy())) if t.device.type == "cpu" else int(t.sum()) for t in self.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the masked weights that is pruned, in [0, 1]; weights outside the mask don't count."""
+        return 1 - self.density
+
+    @property
+    def density(self) -> float:
+        """Share of the masked weights that lives: 1 - sparsity."""
+        return self.alive / self.size
+
+    def sparsity_in(self, model: nn.Module) -> float:
+        """Pruned weights as a share of all the model's parameters, in [0, 1]."""
+        return (self.size - self.alive) / sum(p.numel() for p in model.parameters())
+
+    def __and__(self, other: Mask) -> Mask:
+        """Alive in both."""
+        self._check_names(other)
+        return Mask({name: tensor & other[name] for name, tensor in self.items()})
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Mask)
+            and self.keys() == other.keys()
+            and all(torch.equal(tensor, other[name]) for name, tensor in self.items())
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, too large to hash
+
+    def overlap(self, other: Mask) -> float:
+        """Intersection over union of the alive weights, in [0, 1]; 1 for equal masks, two empty ones included."""
+        self._check_names(other)
+        both = sum(int((tensor & other[name]).sum()) for name, tensor in self.items())
+        either = sum(int((tensor | other[name]).sum()) for name, tensor in self.items())
+        return both / either if either else 1.0
+
+    def apply_to(self, model: nn.Module) -> None:
+        """Set the pruned weights of the model to zero, once."""
+        with torch.no_grad():
+            for parameter, dead in self._dead(model):
+                parameter.masked_fill_(dead, 0)
+
+    @contextmanager
+    def on(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Iterator[nn.Module]:
+        """While open, the pruned weights are zero and so are their gradients, in every backward pass.
+
+        Since each gradient is masked as it arrives, a sharpness-aware perturbation stays inside the ticket as well. An
+        optimizer that starts afresh then leaves pruned weights at exactly zero; one that already has momentum would move
+        them, so give it here: the entries of its state that belong to pruned weights are set to zero.
+
+        Raises:
+            ValueError: If the model has no such parameter, or of another shape.
+        """
+        pairs = self._dead(model)
+        self.apply_to(model)
+        if optimizer is not None:
+            _forget(optimizer, pairs)
+        hooks = [
+            p.register_post_accumulate_grad_hook(lambda p, dead=dead: _zero(p.grad, dead))
+            for p, dead in pairs
+            if p.requires_grad  # a frozen parameter gets no gradient, and takes no hook
+        ]
+        try:
+            yield model
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _check_names(self, other: Mask) -> None:
+        if differ := sorted(self.keys() ^ other.keys()):
+            raise ValueError(f"the two masks are of different models: {differ[0]!r} is in only one of them")
+
+    def _dead(self, model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+        parameters = dict(model.named_parameters())
+        for name, tensor in self.items():
+            if name not in parameters:
+                raise ValueError(f"the mask is of another model: this one has no parameter {name!r}")
+            if parameters[name].shape != tensor.shape:
+                shapes = tuple(tensor.shape), tuple(parameters[name].shape)
+                raise ValueError(f"the mask of {name!r} has shape {shapes[0]}, the parameter {shapes[1]}")
+        return [(parameters[name], ~tensor.to(parameters[name].device)) for name, tensor in self.items()]
+
+
+def _zero(gradient: Tensor | None, dead: Tensor) -> None:
+    if gradient is not None:
+        gradient.masked_fill_(dead, 0)
+
+
+def _forget(optimizer: torch.optim.Optimizer, pairs: list[tuple[nn.Parameter, Tensor]]) -> None:
+    for parameter, dead in pairs:
+        for value in optimizer.state.get(parameter, {}).values():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                value.masked_fill_(dead, 0)
