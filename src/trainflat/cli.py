@@ -1,0 +1,276 @@
+"""The command line: run, plan, show, report, list, copy. Heavy imports happen inside the commands, so help is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="trainflat",
+    help="Train flat, then compress, and show honestly what was gained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (see `trainflat list`) or a file ending in .toml.")]
+StorePath = Annotated[Path, typer.Option("--store", help="Folder that keeps every stage's result.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, all else on standard error.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds, such as 0-4 or 0,3,7; default: the recipe's.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="STAGE.FIELD=VALUE in TOML; * for every stage that has the field. Repeatable."),
+]
+Smoke = Annotated[bool, typer.Option("--smoke", help="The recipe's small size: seconds, offline.")]
+DataPath = Annotated[
+    Path | None, typer.Option("--data", help="Folder with glue/<task>/<split>.parquet; default: the hub.")
+]
+
+DEFAULT_STORE = Path(".trainflat")
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    store: StorePath = DEFAULT_STORE,
+    seeds: Seeds = None,
+    overrides: Overrides = None,
+    smoke: Smoke = False,
+    data: DataPath = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Processor threads; 0 leaves torch's choice.")] = 0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe: what is done is found again, what was interrupted goes on, and a report is written."""
+    planned = _plan(recipe, seeds, overrides, smoke, data)
+    from trainflat.experiments import progress, runner
+    from trainflat.experiments.store import Store
+
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    kept = Store(store)
+    with progress.shown(planned, to=sys.stderr if as_json else sys.stdout) as say:
+        runner.run(planned, kept, say=say, device=device, command=_command(), smoke=smoke)
+    _report(kept, planned.recipe.name, as_json)
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    store: StorePath = DEFAULT_STORE,
+    seeds: Seeds = None,
+    overrides: Overrides = None,
+    smoke: Smoke = False,
+    data: DataPath = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check a recipe and say what is cached and what would run, without running anything."""
+    planned = _plan(recipe, seeds, overrides, smoke, data)
+    from trainflat.experiments.store import Store
+
+    kept, rows = Store(store), []
+    for job in planned.jobs:
+        found = kept.done(job.key)
+        arms = [point["arm"] for point in planned.points if point["key"] == job.key]
+        state = {"done": found is not None, "seconds": found["seconds"] if found else None}
+        rows.append({"stage": job.name, "kind": job.kind, "seed": job.seed, "key": job.key, "arms": arms, **state})
+    if as_json:
+        _print_json({"recipe": planned.recipe.name, "stages": rows})
+        return
+    header = ["stage", "seed", "of", "state", "key"]
+    lines = [[r["stage"], str(r["seed"]), _arms(r["arms"]), _state(r), r["key"]] for r in rows]
+    _print_table(f"{planned.recipe.name}: {len(rows)} stages, {sum(not r['done'] for r in rows)} to run", header, lines)
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="A run of the store, named like its recipe.")],
+    store: StorePath = DEFAULT_STORE,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; default: reports/NAME in the store.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write the report of a run again, from what is finished of it."""
+    from trainflat.experiments.store import Store
+
+    _report(Store(store), name, as_json, out)
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="A stage's key, or the beginning of one; or a recipe.")],
+    store: StorePath = DEFAULT_STORE,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show a stage (its settings, parents and results) or a recipe's text."""
+    from trainflat.experiments.recipe import locate
+    from trainflat.experiments.store import Store
+
+    found = Store(store).find(what)
+    if found is None:
+        print(locate(what).read_text(encoding="utf-8"), end="")
+    elif as_json:
+        _print_json(found)
+    else:
+        from rich.console import Console
+
+        Console().print_json(json.dumps(found))
+
+
+@app.command(name="list")
+def list_(store: StorePath = DEFAULT_STORE, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the shipped recipes and the runs in the store."""
+    from trainflat.experiments.recipe import read, shipped
+    from trainflat.experiments.store import Store
+
+    recipes = [{"recipe": name, "claim": read(name).claim} for name in shipped()]
+    runs = Store(store).runs()
+    if as_json:
+        _print_json({"recipes": recipes, "runs": runs})
+        return
+    _print_table(
+        "Recipes", ["recipe", "the question it asks"], [[r["recipe"], r["claim"].splitlines()[0]] for r in recipes]
+    )
+    print(f"\nRuns in {store}: {', '.join(runs) or 'none yet'}")
+
+
+@app.command()
+def copy(
+    recipe: RecipeName,
+    to: Annotated[Path | None, typer.Argument(help="The new file; default: the recipe's name in this folder.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Copy a shipped recipe into a file of your own, to change it."""
+    from trainflat.experiments.recipe import locate
+
+    source = locate(recipe)
+    target = to or Path(source.name)
+    if target.exists():
+        raise FileExistsError(f"{target} is already there; name another file")
+    shutil.copyfile(source, target)
+    print(f"{target} is yours; run it with: trainflat run {target}")
+
+
+def main() -> None:
+    """Entry point: an error is one sentence and exit code 2; Ctrl-C is 130."""
+    debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False) or 0  # typer answers Ctrl-C with 130
+    except Exception as error:
+        if debug:
+            raise
+        usage = getattr(error, "format_message", None)  # typer's own errors know how to say it
+        print(f"error: {usage() if usage else _sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+    if code == 130:
+        print(f"\nStopped; everything finished is kept. Go on with: {_command()}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _plan(recipe: str, seeds: str | None, overrides: list[str] | None, smoke: bool, data: Path | None) -> Any:
+    if data is not None:
+        if not data.is_dir():
+            raise FileNotFoundError(f"there is no folder {data} to read data from")
+        os.environ["TRAINFLAT_DATA"] = str(data)
+    from trainflat.experiments import plan as planning
+    from trainflat.experiments.recipe import read
+
+    return planning.plan(read(recipe), overrides=_parse(overrides or []), seeds=_seeds(seeds), smoke=smoke)
+
+
+def _report(store: Any, name: str, as_json: bool, out: Path | None = None) -> None:
+    from trainflat.reports import page, tables
+
+    document = store.read_run(name)
+    rows = store.rows(document)
+    if not rows:
+        raise LookupError(f"nothing of {name} is finished yet; run it first: trainflat run {name}")
+    folder = out or store.root / "reports" / name
+    written = page.write_all(rows, {key: value for key, value in document.items() if key != "points"}, folder)
+    if as_json:
+        _print_json({"recipe": name, "rows": rows, "report": str(folder / "report.html")})
+        return
+    for table in tables.every(rows):
+        _print_table(table.heading, list(table.header), [list(row) for row in table.rows])
+    print(f"\nReport: {folder / 'report.html'}  (and {len(written) - 1} files beside it)")
+
+
+def _parse(overrides: list[str]) -> dict[str, Any]:
+    """``STAGE.FIELD=VALUE``; a value that is not TOML is taken as text."""
+    parsed: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"--set takes STAGE.FIELD=VALUE, got {text!r}")
+        try:
+            parsed[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed[key.strip()] = value.strip()
+    return parsed
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    """``0-4`` or ``0,3,7``."""
+    if text is None:
+        return None
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.strip().isdigit() or (dash and not last.strip().isdigit()):
+            raise ValueError(f"--seeds takes a range such as 0-4 or a list such as 0,3,7; got {text!r}")
+        seeds += range(int(first), int(last if dash else first) + 1)
+    return seeds
+
+
+def _command() -> str:
+    return " ".join(["trainflat", *sys.argv[1:]])
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _arms(arms: list[dict[str, str]]) -> str:
+    return "; ".join(dict.fromkeys(", ".join(arm.values()) for arm in arms))
+
+
+def _state(row: dict[str, Any]) -> str:
+    return f"done ({time.strftime('%H:%M:%S', time.gmtime(row['seconds']))})" if row["done"] else "to run"
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1))
+
+
+def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, title=title, title_justify="left", header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+if __name__ == "__main__":
+    main()

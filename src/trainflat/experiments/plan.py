@@ -1,0 +1,188 @@
+"""From a recipe to the stages that have to exist: everything is resolved and checked here, before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trainflat.experiments import stages
+from trainflat.experiments.recipe import Recipe, check_seeds
+from trainflat.experiments.resolve import Spec, check, find, near
+from trainflat.experiments.store import identity
+
+__all__ = ["Job", "Plan", "plan"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One stage with one seed, and what it builds on."""
+
+    name: str
+    stage: Any
+    seed: int
+    key: str
+    parents: dict[str, Job]
+    settings: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """The stage's class, as a recipe names it."""
+        return type(self.stage).__name__
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The jobs in an order in which they can run, each once, and the points of the sweep that they serve."""
+
+    recipe: Recipe
+    jobs: list[Job]
+    points: list[dict[str, Any]]
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] | None = None,
+    smoke: bool = False,
+) -> Plan:
+    """Resolve every stage for every seed and point of the sweep; stages that don't differ are one job.
+
+    Raises:
+        ValueError, LookupError: For any unknown name, keyword or field and any value that cannot be, naming the near miss.
+    """
+    tables = recipe.document["stage"]
+    kinds = {name: _kind(recipe.name, name, table["kind"]) for name, table in tables.items()}
+    fields = {name: {f.name: _default(f) for f in dataclasses.fields(kind)} for name, kind in kinds.items()}
+    for key in recipe.document.get("defaults", {}):
+        if not any(key in known for known in fields.values()):
+            raise ValueError(
+                f"no stage of {recipe.name} has the field {key!r} of [defaults]{near(key, set().union(*fields.values()))}"
+            )
+    seeds = check_seeds(list(recipe.seeds(smoke) if seeds is None else seeds))
+    jobs: dict[str, Job] = {}
+    points: dict[tuple[str, ...], dict[str, Any]] = {}
+    parsed = [
+        (
+            variant.arm,
+            {
+                name: _parse(recipe.name, name, kinds[name], table, variant.stages)
+                for name, table in variant.stages.items()
+            },
+        )
+        for variant in recipe.variants(fields, overrides or {}, smoke)
+    ]
+    for seed in seeds:
+        for arm, built in parsed:
+            here: dict[str, Job] = {}
+            for name, (stage, settings) in built.items():
+                parents = {
+                    f.name: here[getattr(stage, f.name)]
+                    for f in dataclasses.fields(stage)
+                    if f.metadata.get("parent") and getattr(stage, f.name) is not None
+                }
+                keys = {field: job.key for field, job in parents.items()}
+                key = identity(type(stage).__name__, stage.VERSION, settings, keys, seed)
+                here[name] = jobs.setdefault(key, Job(name, stage, seed, key, parents, settings))
+                points.setdefault((key, *arm.values()), {"arm": arm, "stage": name, "seed": seed, "key": key})
+    return Plan(recipe, list(jobs.values()), list(points.values()))
+
+
+def _default(f: dataclasses.Field) -> Any:
+    return {"name": f.default.name, **f.default.kwargs} if isinstance(f.default, Spec) else None
+
+
+def _kind(recipe: str, name: str, kind: str) -> type:
+    try:
+        found = find(kind, (stages.__name__,))
+    except LookupError as error:
+        raise LookupError(f"[stage.{name}] of {recipe}: {error}") from error
+    if not (dataclasses.is_dataclass(found) and isinstance(found, type)):
+        raise ValueError(
+            f"[stage.{name}] of {recipe}: {kind!r} is not a stage; a stage is a frozen dataclass with run(work)"
+        )
+    return found
+
+
+def _parse(
+    recipe: str, name: str, kind: type, table: Mapping[str, Any], all_stages: Mapping[str, Any]
+) -> tuple[Any, dict]:
+    """The stage object, and the settings that decide its result: all fields with defaults, parents left out."""
+    where = f"[stage.{name}] of {recipe}"
+    table = {key: value for key, value in table.items() if key != "kind"}
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind, include_extras=True)
+    earlier = list(all_stages)[: list(all_stages).index(name)]
+    for key in table:
+        if key not in known:
+            raise ValueError(f"{where}: {kind.__name__} has no field {key!r}{near(key, known)}")
+    values: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for key, f in known.items():
+        if key not in table:
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+                raise ValueError(f"{where}: {kind.__name__} needs {key!r}")
+            value = f.default
+        else:
+            value = table[key]
+        if "homes" in f.metadata and value is not None:
+            value = Spec.parse(value, f"{where}: {key}")
+            settings[key] = _resolved(value, f.metadata, f"{where}: {key}")
+        elif f.metadata.get("parent"):
+            if value is not None and value not in earlier:
+                raise ValueError(f"{where}: {key} = {value!r} must name an earlier stage{near(str(value), earlier)}")
+        else:
+            value = _fitting(value, hints[key], f"{where}: {key}")
+            if f.metadata.get("hashed", True):
+                settings[key] = value
+        values[key] = value
+    try:
+        return kind(**values), settings
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+_resolutions: dict[str, dict[str, Any]] = {}
+
+
+def _resolved(spec: Spec, metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A component with all its defaults, and the fingerprint of the files behind it where it has one."""
+    memo = f"{metadata['homes']} {spec.name} {sorted(spec.kwargs.items(), key=str)}"
+    if memo not in _resolutions:
+        try:
+            keywords = check(spec, metadata["homes"], metadata["given"])
+            fingerprint = getattr(find(spec.name, metadata["homes"]), "fingerprint", None)
+            files = fingerprint(**spec.kwargs) if fingerprint else None
+        except (LookupError, ValueError, TypeError, FileNotFoundError) as error:
+            raise type(error)(f"{where}: {error.args[0] if error.args else error}") from error
+        _resolutions[memo] = {"name": spec.name, **keywords, "fingerprint": files}
+    return _resolutions[memo]
+
+
+def _fitting(value: Any, hint: Any, where: str) -> Any:
+    """The value if it is of the annotated type; a whole number serves where a float is asked for, a list for a tuple."""
+    options = (
+        typing.get_args(hint)
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        else (hint,)
+    )
+    for option in options:
+        origin, inside = typing.get_origin(option), typing.get_args(option)
+        if option is type(None) and value is None:
+            return None
+        if origin is typing.Literal:
+            if value in inside:
+                return value
+        elif origin is tuple and isinstance(value, (list, tuple)):
+            return tuple(_fitting(item, inside[0], where) for item in value)
+        elif option is float and type(value) in (int, float):
+            return float(value)
+        elif isinstance(option, type) and type(value) is option:
+            return value
+    accepted = " or ".join(
+        str(getattr(o, "__name__", o)).replace("typing.", "") for o in options if o is not type(None)
+    )
+    raise ValueError(f"{where} must be {accepted}, got {value!r}")

@@ -1,0 +1,98 @@
+"""What a running stage is given: its folder, its seed, its parents, and a way to tell how far it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainflat import train
+from trainflat.experiments.resolve import Spec, build
+
+__all__ = ["TASKS", "Interrupted", "Parent", "Work", "make_task", "point"]
+
+SCRATCH = ("state.safetensors", "best.safetensors", "round.safetensors")
+TASKS = ("trainflat.tasks", "trainflat.hf")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Somebody asked to stop; everything needed to go on is on disk."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A finished stage: what it was, and where its files are."""
+
+    stage: Any
+    folder: Path
+    rows: list[dict[str, Any]]
+
+    def task(self) -> Any:
+        """The task that the stage was about."""
+        return make_task(self.stage.task)
+
+    def model(self, seed: int) -> nn.Module:
+        """The model that the stage left behind."""
+        model = self.task().model(seed)
+        train.load_weights(self.folder / "model.safetensors", model)
+        return model
+
+
+@dataclass(frozen=True)
+class Work:
+    """One stage's run. ``progress`` is called after every step; ``stop`` says whether somebody wants to stop."""
+
+    folder: Path
+    seed: int
+    parents: Mapping[str, Parent]
+    device: str = "cpu"
+    checkpoint_seconds: float = 30.0
+    progress: Callable[[dict[str, Any]], None] = field(default=lambda event: None)
+    stop: Callable[[], bool] = field(default=lambda: False)
+
+    def log(self, **entry: Any) -> None:
+        """Add a line to the stage's log.jsonl."""
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def forget(self, *names: str) -> None:
+        """Delete files that only served to go on after an interruption; default: all of them."""
+        for name in names or SCRATCH:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on this run's device."""
+        return model.to(torch.device(self.device))
+
+
+_tasks: dict[str, Any] = {}
+
+
+def make_task(spec: Spec) -> Any:
+    """The task a spec names; made once in a process, since reading and tokenising data takes time."""
+    key = json.dumps([spec.name, spec.kwargs], sort_keys=True)
+    if key not in _tasks:
+        _tasks.clear()  # one at a time in memory: a study's tasks come one after the other
+        _tasks[key] = build(spec, TASKS)
+    return _tasks[key]
+
+
+def point(task: Any, metrics: Mapping[str, float], **about: Any) -> dict[str, Any]:
+    """A row: one measured point, with the main metric under ``value``."""
+    metric, value = next(iter(metrics.items()))
+    name, model, note = task.name, getattr(task, "model_name", None), getattr(task, "note", None)
+    row = {
+        "task": name,
+        "model": model,
+        "note": note,
+        "metric": metric,
+        "value": value,
+        "metrics": dict(metrics),
+        **about,
+    }
+    return {key: item for key, item in row.items() if item is not None}

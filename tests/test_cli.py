@@ -1,0 +1,161 @@
+"""The command line as a person meets it: results, sentences, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trainflat import cli
+
+RECIPE = """# A trial.
+name = "trial"
+
+[stage.train]
+kind = "Finetune"
+task = "mylab:blobs"
+steps = 12
+
+[stage.oneshot]
+kind = "OneShot"
+model = "train"
+sparsities = [0.5]
+
+[sweep.optimizer]
+Adam = { gradient = "plain" }
+SAM = { gradient = "sam" }
+"""
+
+
+@pytest.fixture
+def trainflat(tmp_path, plugins, monkeypatch, capsys):
+    """Calls the command line in a fresh folder; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trial.toml").write_text(RECIPE)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trainflat", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_run_prints_the_table_and_where_the_report_lies(trainflat, tmp_path):
+    code, out, err = trainflat("run", "trial.toml")
+    assert code == 0, err
+    assert "Adam" in out
+    assert "report.html" in out
+    assert (tmp_path / ".trainflat" / "reports" / "trial" / "report.html").is_file()
+
+
+def test_a_second_run_finds_everything(trainflat):
+    trainflat("run", "trial.toml")
+    _, out, _ = trainflat("run", "trial.toml")
+    assert out.count("cached") == 4
+    _, out, _ = trainflat("plan", "trial.toml")
+    assert "0 to run" in out
+
+
+def test_json_is_one_document_on_standard_output(trainflat):
+    code, out, _ = trainflat("run", "trial.toml", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert len(document["rows"]) == 4
+    assert json.loads(trainflat("plan", "trial.toml", "--json")[1])["stages"][0]["done"] is True
+    assert json.loads(trainflat("report", "trial", "--json")[1])["rows"] == document["rows"]
+    key = document["rows"][0]["key"]
+    assert json.loads(trainflat("show", key, "--json")[1])["key"] == key
+
+
+def test_seeds_and_overrides_are_obeyed(trainflat):
+    _, out, _ = trainflat("plan", "trial.toml", "--seeds", "0-2,7", "--set", "train.steps=5", "--json")
+    stages = json.loads(out)["stages"]
+    assert sorted({stage["seed"] for stage in stages}) == [0, 1, 2, 7]
+    assert len({stage["key"] for stage in stages}) == 16
+
+
+def test_list_show_and_copy_serve_the_shipped_recipes(trainflat, tmp_path):
+    assert "quickstart" in trainflat("list")[1]
+    assert "[stage.oneshot]" in trainflat("show", "quickstart")[1]
+    assert trainflat("copy", "quickstart")[0] == 0
+    assert trainflat("plan", "quickstart.toml", "--smoke")[0] == 0
+    code, _, err = trainflat("copy", "quickstart")
+    assert (code, "already there" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "quickstrat"], "did you mean 'quickstart'"),
+        (["run", "nowhere.toml"], "no recipe file nowhere.toml"),
+        (["run", "trial.toml", "--set", "train.stepz=3"], "did you mean 'steps'"),
+        (["run", "trial.toml", "--set", "nonsense"], "STAGE.FIELD=VALUE"),
+        (["run", "trial.toml", "--seeds", "0..3"], "--seeds takes a range"),
+        (["run", "trial.toml", "--data", "nowhere"], "no folder nowhere"),
+        (["run", "trial.toml", "--device", "cudax"], "not to be had here"),
+        (["run", "trial.toml", "--set", "oneshot.sparsities=[0.5, 1.5]"], "must be in [0, 1)"),
+        (["run", "trial.toml", "--set", "*.task={name='glue', subset='mprc'}"], "mrpc"),
+        (["run", "trial.toml", "--bogus"], "bogus"),
+        (["report", "trial"], "run it first"),
+        (["show", "nothing"], "there is no recipe 'nothing'"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(trainflat, arguments, sentence):
+    code, out, err = trainflat(*arguments)
+    assert code == 2
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+
+
+def test_debug_shows_the_traceback(trainflat):
+    with pytest.raises(LookupError):
+        trainflat("run", "quickstrat", "--debug")
+
+
+def test_a_corrupt_result_is_one_line_that_names_the_folder(trainflat, tmp_path):
+    trainflat("run", "trial.toml")
+    next((tmp_path / ".trainflat").rglob("done.json")).write_text("{")
+    code, _, err = trainflat("run", "trial.toml")
+    assert code == 2
+    assert "delete the folder" in err
+
+
+def test_help_answers_in_half_a_second():
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "trainflat.cli", "--help"], check=True, capture_output=True)
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.5  # the fastest of five: other work on the machine only ever adds
+
+
+def test_control_c_exits_with_130_and_says_how_to_continue(tmp_path):
+    (tmp_path / "trial.toml").write_text(RECIPE.replace("steps = 12", "steps = 100000"))
+    plugins = str(Path(__file__).parent / "plugins")
+    command = [sys.executable, "-m", "trainflat.cli", "run", "trial.toml", "--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": plugins}
+    running = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("log.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Go on with: trainflat run trial.toml" in err
+    assert "Traceback" not in err
+    assert list(tmp_path.rglob("state.safetensors"))

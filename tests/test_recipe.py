@@ -1,0 +1,155 @@
+"""A recipe is checked whole before anything runs, and a mistake is answered with the near miss."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainflat.experiments import plan as planning
+from trainflat.experiments.recipe import read, shipped
+from trainflat.experiments.store import canonical, identity
+
+RECIPE = """# Does it work?
+# A small claim.
+name = "trial"
+seeds = [0, 1]
+
+[defaults]
+task = "mylab:blobs"
+steps = 6
+
+[stage.find]
+kind = "Imp"
+sparsity = 0.5
+rounds = 2
+
+[stage.retrain]
+kind = "Finetune"
+ticket = "find"
+
+[stage.oneshot]
+kind = "OneShot"
+model = "retrain"
+
+[sweep]
+"find.gradient" = ["plain", { name = "sam", rho = 0.1 }]
+"retrain.gradient" = ["plain", { name = "sam", rho = 0.1 }]
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, plugins):
+    def write(old: str = "", new: str = ""):
+        assert old in RECIPE
+        path = tmp_path / "trial.toml"
+        path.write_text(RECIPE.replace(old, new) if old else RECIPE)
+        return read(str(path))
+
+    return write
+
+
+def test_stages_that_do_not_differ_are_one_job(recipe):
+    planned = planning.plan(recipe())
+    counts = {name: sum(job.name == name for job in planned.jobs) for name in ("find", "retrain", "oneshot")}
+    assert counts == {"find": 4, "retrain": 8, "oneshot": 8}  # two seeds; find does not depend on retrain's gradient
+    assert len(planned.points) == 2 * 4 * 3
+
+
+def test_the_comment_on_top_is_the_claim(recipe):
+    assert recipe().claim == "Does it work?\nA small claim."
+
+
+def test_parents_come_before_their_children(recipe):
+    seen = set()
+    for job in planning.plan(recipe()).jobs:
+        assert {parent.key for parent in job.parents.values()} <= seen
+        seen.add(job.key)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('kind = "Imp"', 'kind = "Impp"', "did you mean 'Imp'"),
+        ("sparsity = 0.5", "sparsty = 0.5", "did you mean 'sparsity'"),
+        ("sparsity = 0.5", "sparsity = 1.5", "must be in [0, 1)"),
+        ("sparsity = 0.5", 'sparsity = "half"', "must be float, got 'half'"),
+        ("rounds = 2", "rounds = 0", "at least one round"),
+        ("steps = 6", "setps = 6", "did you mean 'steps'"),
+        ("steps = 6", "steps = 0", "steps must be at least 1"),
+        ('"mylab:blobs"', '"digitz"', "did you mean 'digits'"),
+        ('"mylab:blobs"', '"mylab:blob"', "was not found"),
+        ('"mylab:blobs"', '{ name = "mylab:blobs", batchsize = 3 }', "did you mean 'batch_size'"),
+        ('ticket = "find"', 'ticket = "fnd"', "did you mean 'find'"),
+        ('ticket = "find"', 'ticket = "oneshot"', "must name an earlier stage"),
+        ('model = "retrain"', "", "needs 'model'"),
+        ('rho = 0.1 }]\n"retrain', 'roh = 0.1 }]\n"retrain', "did you mean 'rho'"),
+        ('rho = 0.1 }]\n"retrain', 'rho = -1.0 }]\n"retrain', "rho must be at least 0"),
+        ('name = "sam", rho = 0.1 }]\n"retrain', 'name = "samm" }]\n"retrain', "did you mean 'sam'"),
+        ('"find.gradient"', '"find.gradeint"', "did you mean 'gradient'"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "different whole numbers"),
+        ("[sweep]", "[swep]", "did you mean 'sweep'"),
+        ("seeds = [0, 1]", "seeds = [0, 1", "not valid TOML"),
+        ('name = "trial"', 'name = "../trial"', "must be made of letters"),
+    ],
+)
+def test_a_mistake_is_found_while_planning(recipe, old, new, sentence):
+    with pytest.raises((ValueError, LookupError)) as caught:
+        planning.plan(recipe(old, new))
+    assert sentence in str(caught.value)
+
+
+def test_an_override_reaches_a_stage_all_stages_or_a_keyword(recipe):
+    planned = planning.plan(recipe(), overrides={"*.steps": 3, "find.optimizer.lr": 0.5, "oneshot.sparsities": [0.25]})
+    stages = {job.name: job.stage for job in planned.jobs}
+    assert stages["find"].steps == stages["retrain"].steps == 3
+    assert stages["find"].optimizer.kwargs == {"lr": 0.5}
+    assert not stages["retrain"].optimizer.kwargs
+    assert stages["oneshot"].sparsities == (0.25,)
+
+
+def test_an_override_that_fits_nothing_is_refused(recipe):
+    with pytest.raises(ValueError, match="did you mean 'steps'"):
+        planning.plan(recipe(), overrides={"*.stepz": 3})
+
+
+def test_a_swept_axis_can_be_replaced(recipe):
+    planned = planning.plan(recipe(), overrides={"sweep.find.gradient": ["plain"]})
+    assert {point["arm"]["find.gradient"] for point in planned.points} == {"plain"}
+
+
+def test_when_applies_to_its_point_of_the_sweep_only(recipe):
+    rule = '[[when]]\n"find.gradient" = "plain"\nset = { "find.steps" = 4 }\n[sweep]'
+    planned = planning.plan(recipe("[sweep]", rule))
+    steps = {job.stage.gradient.name: job.stage.steps for job in planned.jobs if job.name == "find"}
+    assert steps == {"plain": 4, "sam": 6}
+
+
+def test_defaults_are_part_of_the_identity_and_none_is_absent():
+    assert canonical({"a": None, "b": 1.0, "c": (1, 2)}) == {"b": 1, "c": [1, 2]}
+    one = identity("Imp", 1, {"rho": 0.05}, {}, 0)
+    assert one == identity("Imp", 1, {"rho": 0.05, "new": None}, {}, 0)
+    assert len({one, *(identity("Imp", *rest) for rest in different())}) == 5
+
+
+def different():
+    """Each differs from version 1, rho 0.05, no parents, seed 0 in one thing."""
+    return [
+        (2, {"rho": 0.05}, {}, 0),
+        (1, {"rho": 0.06}, {}, 0),
+        (1, {"rho": 0.05}, {"ticket": "imp-0"}, 0),
+        (1, {"rho": 0.05}, {}, 1),
+    ]
+
+
+def test_writing_a_default_out_changes_no_identity(recipe):
+    plain = {job.key for job in planning.plan(recipe()).jobs}
+    spelt = recipe("rounds = 2", 'rounds = 2\nscore = "magnitude"\nlr = { name = "linear", start = 1, end = 0.0 }')
+    assert {job.key for job in planning.plan(spelt).jobs} == plain
+
+
+def test_every_shipped_recipe_plans_with_its_smoke_size():
+    seen = 0
+    for name in shipped():
+        assert planning.plan(read(name), smoke=True).jobs
+        assert read(name).claim
+        seen += 1
+    assert seen >= 4

@@ -1,0 +1,208 @@
+"""A stage never runs twice; a killed one continues to the same bits; a failed one loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from trainflat import train
+from trainflat.experiments import plan as planning
+from trainflat.experiments import runner, work
+from trainflat.experiments.recipe import read
+from trainflat.experiments.store import Store
+from trainflat.experiments.work import Interrupted
+
+RECIPE = """
+name = "trial"
+
+[defaults]
+task = "mylab:blobs"
+gradient = { name = "sam", rho = 0.05 }
+
+[stage.train]
+kind = "Finetune"
+epochs = 3
+keep = "best"
+
+[stage.oneshot]
+kind = "OneShot"
+model = "train"
+sparsities = [0.5, 0.9]
+
+[stage.imp]
+kind = "Imp"
+sparsity = 0.6
+rounds = 3
+steps = 25
+
+[stage.retrain]
+kind = "Finetune"
+ticket = "imp"
+steps = 25
+"""
+
+fork = multiprocessing.get_context("fork")  # the child has torch already: a run starts in milliseconds
+
+
+@pytest.fixture
+def planned(tmp_path, plugins):
+    def make(**overrides):
+        path = tmp_path / "trial.toml"
+        path.write_text(RECIPE)
+        return planning.plan(read(str(path)), overrides=overrides)
+
+    return make
+
+
+class Heard:
+    """Remembers what a run said."""
+
+    def __init__(self):
+        self.events: list[tuple[str, str]] = []
+
+    def __call__(self, event, job, about):
+        self.events.append((event, job.name))
+
+    def stages(self, event: str) -> list[str]:
+        return [name for said, name in self.events if said == event]
+
+
+def results(store: Path) -> dict[str, object]:
+    """Every file that a run leaves for others, in bytes, and every row without its timing."""
+    kept = Store(store)
+    files = {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*.safetensors"))}
+    rows = {
+        p.parent.name: [{k: v for k, v in row.items() if k != "seconds"} for row in kept.done(p.parent.name)["rows"]]
+        for p in sorted(store.rglob("done.json"))
+    }
+    assert len(files) >= 4
+    assert len(rows) == 4
+    return {**files, **rows}
+
+
+def test_a_stage_never_runs_twice(planned, tmp_path):
+    first, second = Heard(), Heard()
+    runner.run(planned(), Store(tmp_path / "store"), say=first)
+    runner.run(planned(), Store(tmp_path / "store"), say=second)
+    assert first.stages("finished") == ["train", "oneshot", "imp", "retrain"]
+    assert second.stages("cached") == ["train", "oneshot", "imp", "retrain"]
+    assert second.stages("finished") == []
+
+
+def test_nothing_but_results_is_left_in_a_finished_stage(planned, tmp_path):
+    runner.run(planned(), Store(tmp_path / "store"), checkpoint_seconds=0)
+    names = {path.name for path in (tmp_path / "store" / "stages").rglob("*") if path.is_file()}
+    assert names <= {"done.json", "stage.json", "log.jsonl", "lock", "model.safetensors", "ticket.safetensors"}
+
+
+def child(plan, store: Path, **options) -> multiprocessing.Process:
+    """A run in a process of its own."""
+    process = fork.Process(target=lambda: runner.run(plan, Store(store), **options))
+    process.start()
+    return process
+
+
+def test_killed_at_ten_random_moments_a_run_ends_in_the_same_bits(planned, tmp_path):
+    began = time.monotonic()
+    undisturbed = child(planned(), tmp_path / "whole")
+    undisturbed.join()
+    assert undisturbed.exitcode == 0
+    duration = time.monotonic() - began
+    moments, killed = random.Random(0), 0
+    for _ in range(100):
+        process = child(planned(), tmp_path / "killed", checkpoint_seconds=0.0)
+        process.join(timeout=moments.uniform(0.02, max(0.2, duration / 8)))
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            killed += process.exitcode == -signal.SIGKILL
+        if killed >= 10 or process.exitcode == 0:
+            break
+    assert killed >= 10
+    last = child(planned(), tmp_path / "killed")
+    last.join()
+    assert last.exitcode == 0
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+def test_two_runs_at_once_share_the_work(planned, tmp_path):
+    both = [child(planned(), tmp_path / "shared") for _ in range(2)]
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    alone = child(planned(), tmp_path / "alone")
+    alone.join()
+    assert results(tmp_path / "shared") == results(tmp_path / "alone")
+    logs = {path.parent.name: path.read_text() for path in (tmp_path / "shared").rglob("log.jsonl")}
+    steps = [line.split('"step"')[1][:5] for text in logs.values() for line in text.splitlines()]
+    alone_logs = [line for path in (tmp_path / "alone").rglob("log.jsonl") for line in path.read_text().splitlines()]
+    assert len(steps) == len(alone_logs)  # no stage was trained by both
+
+
+@pytest.mark.parametrize("after", [1, 40, 70])
+def test_interrupted_and_continued_a_run_ends_in_the_same_bits(planned, tmp_path, after):
+    runner.run(planned(), Store(tmp_path / "whole"))
+    steps = 0
+
+    def interrupt(event, job, about):
+        nonlocal steps
+        steps += event == "step"
+        if event == "step" and steps == after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        runner.run(planned(), Store(tmp_path / "stopped"), say=interrupt)
+    heard = Heard()
+    runner.run(planned(), Store(tmp_path / "stopped"), say=heard)
+    assert heard.stages("finished")
+    assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+
+
+def test_a_nan_stops_with_its_step_and_loses_nothing(planned, tmp_path):
+    work._tasks.clear()
+    store = Store(tmp_path / "store")
+    exploding = planned(**{"imp.task": {"name": "mylab:blobs", "explode_at": 31}})
+    heard = Heard()
+    with pytest.raises(train.NonFiniteLoss, match=r"at step 15 of 25.*smaller learning rate"):
+        runner.run(exploding, store, say=heard, checkpoint_seconds=0.0)
+    assert heard.stages("finished") == ["train", "oneshot"]
+    state = next((tmp_path / "store").rglob("state.safetensors"))
+    model = work.make_task(exploding.jobs[2].stage.task).model(0)
+    import torch
+
+    assert train.load_state(state, model, torch.optim.Adam(model.parameters()))[0] == 15
+
+
+def test_a_full_disk_is_a_sentence_and_loses_nothing(planned, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store, heard = Store(tmp_path / "store"), Heard()
+    with monkeypatch.context() as patch:
+        patch.setattr("trainflat.experiments.stages.imp.save_mask", full)
+        with pytest.raises(OSError, match="no space left on the disk of .*finished stages are kept"):
+            runner.run(planned(), store, say=heard)
+    assert heard.stages("finished") == ["train", "oneshot"]
+    again = Heard()
+    runner.run(planned(), store, say=again)
+    assert again.stages("cached") == ["train", "oneshot"]
+
+
+def test_a_damaged_state_is_a_sentence_that_names_the_file(planned, tmp_path):
+    store = Store(tmp_path / "store")
+    plan = planned()
+    (store.folder(plan.jobs[0].key) / "state.safetensors").write_bytes(b"not a state")
+    with pytest.raises(ValueError, match=r"state.safetensors is damaged .*delete it"):
+        runner.run(plan, store)
+
+
+def test_an_unknown_device_is_a_sentence(planned, tmp_path):
+    with pytest.raises(ValueError, match="'cudax' is not to be had here"):
+        runner.run(planned(), Store(tmp_path), device="cudax")

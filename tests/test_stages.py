@@ -1,0 +1,148 @@
+"""Each stage does what its docstring says, seen from the files and rows that it leaves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainflat import compress, train
+from trainflat.experiments import plan as planning
+from trainflat.experiments import runner
+from trainflat.experiments.recipe import read
+from trainflat.experiments.store import Store
+from trainflat.experiments.work import make_task
+
+
+@pytest.fixture
+def ran(tmp_path, plugins):
+    """Runs stages given as TOML; returns the documents and folders by stage name."""
+
+    def run(stages: str, **overrides):
+        path = tmp_path / "trial.toml"
+        path.write_text(f'[defaults]\ntask = "mylab:blobs"\nsteps = 12\n{stages}')
+        plan = planning.plan(read(str(path)), overrides=overrides)
+        store = Store(tmp_path / "store")
+        runner.run(plan, store)
+        jobs = {job.name: job for job in plan.jobs}
+        return {name: (store.done(job.key), store.folder(job.key), job) for name, job in jobs.items()}
+
+    return run
+
+
+IMP = '[stage.imp]\nkind = "Imp"\nsparsity = 0.9\nrounds = 3\n'
+
+
+def test_the_score_of_a_round_belongs_to_the_mask_it_trained_with(ran):
+    document, folder, _ = ran(IMP)["imp"]
+    assert [row["sparsity"] for row in document["rows"]] == pytest.approx([0, 0.3, 0.6, 0.9], abs=2e-3)
+    task = make_task_of(document, folder)
+    model = task.model(0)
+    train.load_weights(folder / "model.safetensors", model)
+    assert task.evaluate(model)["accuracy"] == document["rows"][-1]["value"]
+    mask = compress.load_mask(folder / "ticket.safetensors")
+    assert mask.sparsity == document["rows"][-1]["sparsity"]
+    assert all((dict(model.named_parameters())[name][~alive] == 0).all() for name, alive in mask.items())
+
+
+def make_task_of(document, folder):
+    from trainflat.experiments.resolve import Spec
+
+    return make_task(Spec("mylab:blobs"))
+
+
+def test_the_last_round_is_a_finetuning_of_the_ticket(ran):
+    """With the head rewound, training the ticket anew is the last round, but for its own seed of the data order."""
+    stages = ran(IMP + 'head = "rewind"\n[stage.retrain]\nkind = "Finetune"\nticket = "imp"\n')
+    imp, retrain = stages["imp"][0]["rows"][-1], stages["retrain"][0]["rows"][-1]
+    assert retrain["sparsity"] == imp["sparsity"]
+    assert retrain["variant"] == "ticket"
+
+
+@pytest.mark.parametrize("head", ["keep", "reinit", "rewind"])
+def test_rewinding_restores_the_encoder_and_treats_the_head_as_told(head, plugins):
+    from trainflat.experiments.resolve import Spec
+    from trainflat.experiments.stages import Imp
+
+    stage = Imp(task=Spec("mylab:blobs"), steps=1, sparsity=0.5, rounds=1, head=head)
+    task = make_task(stage.task)
+    model = task.model(0)
+    start = train.snapshot(model)
+    trained = {name: tensor + 1 for name, tensor in start.items()}
+    train.restore(model, trained)
+    mask = compress.Mask.dense(model, task.prunable)
+    stage._begin(model, task, compress.Ticket(mask, start), stage._carried(model, task), 1, 0)
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(task.head):
+            assert torch.equal(tensor, start[name])
+        elif head == "keep":
+            assert torch.equal(tensor, trained[name])
+        elif head == "rewind":
+            assert torch.equal(tensor, start[name])
+        else:
+            assert not torch.equal(tensor, start[name])
+            assert not torch.equal(tensor, trained[name])
+
+
+def test_without_rewinding_the_pruned_weights_go_on(ran):
+    document, _, _ = ran(IMP + "rewind = false\n")["imp"]
+    assert {row["variant"] for row in document["rows"]} == {"std"}
+    rewound, _, _ = ran(IMP)["imp"]
+    assert document["rows"][0]["value"] == rewound["rows"][0]["value"]  # the first training is the same
+    assert document["rows"][-1]["value"] >= rewound["rows"][-1]["value"]  # 48 steps against 12 on an easy task
+
+
+def test_one_shot_at_zero_is_the_dense_model(ran):
+    stages = ran(
+        '[stage.train]\nkind = "Finetune"\n[stage.oneshot]\nkind = "OneShot"\nmodel = "train"\nsparsities = [0.0, 0.5]\n'
+    )
+    dense, rows = stages["train"][0]["rows"][0], stages["oneshot"][0]["rows"]
+    assert rows[0]["value"] == dense["value"]
+    assert [row["sparsity"] for row in rows] == [0.0, 0.5]
+    assert rows[1]["sparsity_total"] == pytest.approx(128 / (8 * 32 + 32 + 32 * 4 + 4))
+
+
+def test_the_best_epoch_is_kept_if_asked(ran):
+    document, folder, job = ran(
+        '[stage.train]\nkind = "Finetune"\nkeep = "best"\nsteps = 60\noptimizer.name = "SGD"\noptimizer.lr = 3.0\n'
+    )["train"]
+    task = make_task(job.stage.task)
+    model = task.model(0)
+    train.load_weights(folder / "model.safetensors", model)
+    assert task.evaluate(model)["accuracy"] == document["rows"][0]["value"]
+    last, _, _ = ran('[stage.train]\nkind = "Finetune"\nsteps = 60\noptimizer.name = "SGD"\noptimizer.lr = 3.0\n')[
+        "train"
+    ]
+    assert document["rows"][0]["value"] >= last["rows"][0]["value"]
+
+
+def test_sam_counts_two_passes_a_step(ran):
+    document, _, _ = ran('[stage.train]\nkind = "Finetune"\n', **{"train.gradient": "sam"})["train"]
+    assert (document["rows"][0]["steps"], document["rows"][0]["passes"]) == (12, 24)
+
+
+def test_a_rule_from_anybodys_module_runs(ran):
+    document, _, _ = ran('[stage.train]\nkind = "Finetune"\ngradient = { name = "mylab:noisy", sigma = 0.1 }\n')[
+        "train"
+    ]
+    assert document["rows"][0]["passes"] == 12
+
+
+def test_quantize_and_measure_follow_their_model(ran):
+    stages = ran(
+        '[stage.train]\nkind = "Finetune"\n[stage.int8]\nkind = "Quantize"\nmodel = "train"\n'
+        '[stage.cost]\nkind = "Measure"\nmodel = "train"\n[stage.small]\nkind = "Measure"\nmodel = "train"\nquantizer = "dynamic_int8"\n'
+    )
+    assert stages["int8"][0]["rows"][0]["variant"] == "int8 per_channel"
+    dense, small = (stages[name][0]["rows"][0]["cost"] for name in ("cost", "small"))
+    assert dense["parameters"] == small["parameters"] == 8 * 32 + 32 + 32 * 4 + 4
+    assert dense["multiply_adds"] == small["multiply_adds"] == 8 * 32 + 32 * 4
+
+
+def test_a_ticket_of_other_weights_is_refused(ran, tmp_path):
+    stages = ran(IMP)
+    _, folder, _ = stages["imp"]
+    compress.Ticket(compress.load_mask(folder / "ticket.safetensors"), {"w": torch.ones(1)}).save(
+        folder / "ticket.safetensors"
+    )
+    with pytest.raises(ValueError, match="was drawn from other weights"):
+        ran(IMP + '[stage.retrain]\nkind = "Finetune"\nticket = "imp"\n')
