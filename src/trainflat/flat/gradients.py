@@ -120,17 +120,20 @@ def _ascend(
             return closure()
         streams = _random_state(params) if dropout == "replay" else None
         loss = closure()
-        weights = [p for p in params.values() if p.grad is not None]
-        with _restored([name for name, p in params.items() if p.grad is not None], weights, scratch):
-            with torch.no_grad():
-                ascent = [p.grad for p in weights if p.grad is not None]
-                norm = direction(weights, ascent)
-                torch._foreach_mul_(ascent, radius / (norm + eps))
-                torch._foreach_add_(weights, ascent)
-                for p in weights:
-                    p.grad = None
-            if streams is not None:
-                _set_random_state(streams)
+        reached = {name: p for name, p in params.items() if p.grad is not None}
+        weights: list[Tensor] = list(reached.values())
+        moved = _room(reached, scratch)
+        with torch.no_grad():
+            ascent = [p.grad for p in weights if p.grad is not None]
+            norm = direction(weights, ascent)
+            torch._foreach_copy_(moved, weights)
+            torch._foreach_add_(moved, ascent, alpha=radius / (float(norm) + eps))
+        del ascent  # with it and the next line the first gradient's memory is free before the second one needs it
+        for p in weights:
+            p.grad = None
+        if streams is not None:
+            _set_random_state(streams)
+        with _at(weights, moved):
             closure()
         return loss
 
@@ -143,21 +146,31 @@ def _norm(tensors: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors, 2, dtype=wide)))
 
 
-@contextmanager
-def _restored(names: list[str], weights: list[Tensor], scratch: dict[str, Tensor]) -> Iterator[None]:
-    """Copies the weights aside and back, whatever happens between: w + e - e is not w in floating point."""
-    for name, w in zip(names, weights, strict=True):
+def _room(params: Params, scratch: dict[str, Tensor]) -> list[Tensor]:
+    """A tensor like each weight, kept from step to step."""
+    for name, w in params.items():
+        if type(w.data) is not Tensor:
+            raise TypeError(
+                f"{name} is a {type(w.data).__name__}; an ascent step needs plain tensors, not sharded ones"
+            )
         kept = scratch.get(name)
         if kept is None or kept.shape != w.shape or kept.dtype != w.dtype or kept.device != w.device:
             scratch[name] = torch.empty_like(w, requires_grad=False)
-    saved = [scratch[name] for name in names]
-    with torch.no_grad():
-        torch._foreach_copy_(saved, weights)
+    return [scratch[name] for name in params]
+
+
+@contextmanager
+def _at(weights: list[Tensor], moved: list[Tensor]) -> Iterator[None]:
+    """Lets the parameters be ``moved`` meanwhile. The weights' own memory is never written, so they come back bit for bit
+    (w + e - e is not w in floating point), and nothing has to be copied back."""
+    own = [w.data for w in weights]
     try:
+        for w, there in zip(weights, moved, strict=True):
+            w.data = there
         yield
     finally:
-        with torch.no_grad():
-            torch._foreach_copy_(weights, saved)
+        for w, here in zip(weights, own, strict=True):
+            w.data = here
 
 
 def _random_state(params: Params) -> tuple[Tensor, dict[torch.device, Tensor]]:

@@ -122,7 +122,8 @@ class _Closure:
     """Forward and backward over the micro-batches of one step; remembers the losses of every pass."""
 
     def __init__(self, model: nn.Module, objective: Objective, micro: list[Batch], precision: Precision):
-        self.model, self.objective, self.micro, self.precision = model, objective, micro, precision
+        self.model, self.objective, self.micro = model, objective, micro
+        self.precision: Precision = precision
         self.seen: list[Tensor] = []
 
     def __call__(self) -> Tensor:

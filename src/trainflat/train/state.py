@@ -15,7 +15,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-__all__ = ["load_state", "load_weights", "read", "restore", "save_state", "save_weights", "snapshot", "write"]
+__all__ = [
+    "load_state",
+    "load_weights",
+    "put_together",
+    "read",
+    "restore",
+    "save_state",
+    "save_weights",
+    "snapshot",
+    "take_apart",
+    "write",
+]
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -110,8 +121,8 @@ def save_state(
     in the data and in every schedule is ``step`` itself. ``header`` is kept beside it as JSON.
     """
     tensors: dict[str, Tensor] = {f"model/{name}": tensor for name, tensor in snapshot(model).items()}
-    plain = _pull("optimizer", optimizer.state_dict(), tensors)
-    rule = _pull("gradient", gradient.state_dict(), tensors) if hasattr(gradient, "state_dict") else None
+    plain = take_apart("optimizer", optimizer.state_dict(), tensors)
+    rule = take_apart("gradient", gradient.state_dict(), tensors) if hasattr(gradient, "state_dict") else None
     tensors["random/torch"] = torch.get_rng_state()
     device = next(model.parameters()).device
     if device.type == "cuda":
@@ -132,9 +143,9 @@ def load_state(
     """
     tensors, header = read(path)
     restore(model, {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")})
-    optimizer.load_state_dict(_put("optimizer", header["optimizer"], tensors))
+    optimizer.load_state_dict(put_together(header["optimizer"], tensors))
     if header["gradient"] is not None and hasattr(gradient, "load_state_dict"):
-        gradient.load_state_dict(_put("gradient", header["gradient"], tensors))
+        gradient.load_state_dict(put_together(header["gradient"], tensors))
     torch.set_rng_state(tensors["random/torch"])
     if "random/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random/cuda"], next(model.parameters()).device)
@@ -145,16 +156,16 @@ def load_state(
     return header["step"], header["extra"]
 
 
-def _pull(at: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+def take_apart(at: str, value: Any, tensors: dict[str, Tensor]) -> Any:
     """The tensors of a nested state dict go to ``tensors``; what stays is JSON. Keys keep their type as [key, value] pairs."""
     if isinstance(value, Tensor):
         tensors[at] = value.detach().clone()
         return {"tensor": at}
     if isinstance(value, Mapping):
-        return {"dict": [[key, _pull(f"{at}/{key}", item, tensors)] for key, item in value.items()]}
+        return {"dict": [[key, take_apart(f"{at}/{key}", item, tensors)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [_pull(f"{at}/{i}", item, tensors) for i, item in enumerate(value)]}
+        return {kind: [take_apart(f"{at}/{i}", item, tensors) for i, item in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
     raise TypeError(
@@ -162,12 +173,13 @@ def _pull(at: str, value: Any, tensors: dict[str, Tensor]) -> Any:
     )
 
 
-def _put(at: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def put_together(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `take_apart` took apart."""
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
-        return {key: _put(at, item, tensors) for key, item in content}
+        return {key: put_together(item, tensors) for key, item in content}
     if kind in ("list", "tuple"):
-        return (tuple if kind == "tuple" else list)(_put(at, item, tensors) for item in content)
+        return (tuple if kind == "tuple" else list)(put_together(item, tensors) for item in content)
     return content

@@ -1,0 +1,187 @@
+"""What a model really costs: counted tensors, counted multiplications, and a latency with its spread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainflat.compress.integers import QuantizedLinear, plain_tensors, quantized
+from trainflat.train.batches import to_device
+
+__all__ = ["Cost", "cost"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one model costs on one batch, on one machine. `cost` measures it.
+
+    Attributes:
+        parameters: Weights and biases, integers included, tied ones once; buffers are not counted.
+        nonzeros: Those that are not zero.
+        bytes: Size of the safetensors file, header included, tied tensors once.
+        multiply_adds: In the matrix products and convolutions of one forward pass over the whole batch.
+        latency_ms: Median time of a forward pass over the batch, in milliseconds.
+        latency_low_ms: Its 5th percentile.
+        latency_high_ms: Its 95th percentile.
+        runs: Forward passes that were timed.
+        batch: Examples in the batch.
+        device: ``"cpu"``, or the name of the GPU.
+        threads: Torch's threads within one operation while timing.
+    """
+
+    parameters: int
+    nonzeros: int
+    bytes: int
+    multiply_adds: int
+    latency_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
+    runs: int
+    batch: int
+    device: str
+    threads: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as a plain dictionary, for JSON."""
+        return asdict(self)
+
+
+def cost(model: nn.Module, inputs: Any, *, runs: int = 30, warmup: int = 3, threads: int | None = None) -> Cost:
+    """Count and time one model on one batch of inputs, in evaluation mode and without gradients.
+
+    Nothing is inferred from a nominal sparsity: a model that is merely masked has fewer ``nonzeros`` but the same
+    ``bytes``, ``multiply_adds`` and latency as a dense one, because dense kernels multiply by zero as by anything
+    else. What makes a model smaller and faster is int8 (`dynamic_int8`), or removing whole structures. Multiply-adds
+    are counted as they run (``torch.utils.flop_counter``; attention as the two products that it is, 8-bit layers by a
+    hook); element-wise work, norms and softmax are not counted.
+
+    The model's mode and torch's number of threads are as before afterwards.
+
+    Args:
+        model: Float or quantized; stays where it is.
+        inputs: What its forward takes: a tensor, or a dict of keyword tensors; moved to the model's device.
+        runs: Timed forward passes, at least 1. Default: 30, enough for a 5th and a 95th percentile.
+        warmup: Untimed ones before them: the first allocate memory and choose kernels.
+        threads: Torch's threads while timing, on a CPU; default: as they are now.
+
+    Raises:
+        ValueError: If ``runs`` or ``threads`` is below 1 or ``warmup`` below 0, or ``inputs`` holds no tensor.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False))
+        >>> c = cost(model, torch.ones(16, 8), runs=3)
+        >>> c.parameters, c.multiply_adds, c.batch           # 8 * 4 + 4 * 2 weights, each used once for every example
+        (40, 640, 16)
+    """
+    if runs < 1 or warmup < 0:
+        raise ValueError(f"runs must be at least 1 and warmup at least 0, got {runs} and {warmup}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    inputs = to_device(inputs, device)
+    batch = _batch(inputs)
+    weights = list(_weights(model))
+
+    def forward() -> None:
+        _ = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+
+    with _quiet(model, threads), torch.no_grad():
+        multiply_adds = _multiply_adds(model, forward)
+        milliseconds = _time(forward, device, runs, warmup)
+        used = torch.get_num_threads()
+    low, median, high = np.percentile(milliseconds, [5, 50, 95]).tolist()
+    return Cost(
+        parameters=sum(weight.numel() for weight in weights),
+        nonzeros=sum(int(torch.count_nonzero(weight)) for weight in weights),
+        bytes=_bytes(model),
+        multiply_adds=multiply_adds,
+        latency_ms=median,
+        latency_low_ms=low,
+        latency_high_ms=high,
+        runs=runs,
+        batch=batch,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        threads=used,
+    )
+
+
+def _weights(model: nn.Module) -> Iterator[Tensor]:
+    """Every weight and bias once, those of 8-bit layers as integers."""
+    yield from model.parameters()
+    for layer in quantized(model).values():
+        yield layer.weight().int_repr()
+        if (bias := layer.bias()) is not None:
+            yield bias
+
+
+def _bytes(model: nn.Module) -> int:
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in plain_tensors(model).items()}
+    return len(safetensors.torch.save(tensors, {"trainflat": "{}"}))
+
+
+def _multiply_adds(model: nn.Module, forward: Callable[[], None]) -> int:
+    """Half the floating-point operations that torch counts, and those of 8-bit layers, which it cannot see.
+
+    Attention runs in its plain form meanwhile: the fused CPU kernel is not in torch's table and would count as zero.
+    """
+    in_integers = 0
+
+    def count(layer: QuantizedLinear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal in_integers
+        in_integers += inputs[0].numel() * layer.out_features
+
+    hooks = [layer.register_forward_hook(count) for layer in quantized(model).values()]
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counter.get_total_flops() // 2 + in_integers
+
+
+def _time(forward: Callable[[], None], device: torch.device, runs: int, warmup: int) -> list[float]:
+    wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
+    milliseconds = []
+    for run in range(warmup + runs):
+        wait()
+        start = time.perf_counter()
+        forward()
+        wait()
+        if run >= warmup:
+            milliseconds.append((time.perf_counter() - start) * 1e3)
+    return milliseconds
+
+
+@contextmanager
+def _quiet(model: nn.Module, threads: int | None) -> Iterator[None]:
+    """Evaluation mode and the wanted threads; every module's own mode and torch's threads as before afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    before = torch.get_num_threads()
+    model.eval()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        for module, training in modes:
+            module.training = training
+
+
+def _batch(inputs: Any) -> int:
+    tensors = inputs.values() if isinstance(inputs, dict) else [inputs]
+    size = next((len(tensor) for tensor in tensors if isinstance(tensor, Tensor) and tensor.ndim), None)
+    if size is None:
+        raise ValueError("inputs must be a tensor, or a dict with at least one tensor, whose first axis is the batch")
+    return size

@@ -1,0 +1,124 @@
+"""8-bit layers as what they are: integers and their grid, counted, written without pickle, and read back to the last bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
+
+from trainflat.compress.quantize import dynamic_int8, silent
+from trainflat.train.state import read, write
+
+__all__ = ["QuantizedLinear", "engine", "load_int8", "plain_tensors", "quantized", "save_int8"]
+
+
+def engine() -> str:
+    """The kernels that run int8 here: x86, fbgemm, onednn or qnnpack. Rounding differs, so a result names them."""
+    return torch.backends.quantized.engine
+
+
+def quantized(model: nn.Module) -> dict[str, QuantizedLinear]:
+    """The 8-bit linear layers of a model by name; empty for a model that was not quantized."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
+
+
+def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Everything the model needs on disk as ordinary tensors, so that it can be written without pickle.
+
+    A quantized layer gives its int8 ``weight``, float32 ``bias``, and the grid as ``weight.scale`` (float64, exact) and
+    ``weight.zero_point`` (int8): one number each, or one for each output row. What is not quantized is there under its
+    state-dict name. A tensor with two names (tied weights) is there once.
+
+    Example:
+        >>> small = dynamic_int8(nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2)))
+        >>> {name: tuple(tensor.shape) for name, tensor in plain_tensors(small).items() if name.startswith("0")}
+        {'0.weight': (2, 4), '0.weight.scale': (2,), '0.weight.zero_point': (2,), '0.bias': (2,)}
+    """
+    layers = quantized(model)
+    tensors: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        weight, bias = layer.weight(), layer.bias()
+        at = f"{name}." if name else ""
+        tensors[f"{at}weight"] = weight.int_repr()
+        scale, zero_point = _grid(weight)
+        tensors[f"{at}weight.scale"], tensors[f"{at}weight.zero_point"] = scale, zero_point
+        if bias is not None:
+            tensors[f"{at}bias"] = bias.detach()
+    inside = tuple(f"{name}." if name else "" for name in layers)
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not name.startswith(inside) and id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensors[name] = tensor.detach()
+    return tensors
+
+
+def save_int8(path: Path, model: nn.Module) -> None:
+    """A quantized model as one safetensors file: `plain_tensors`, and which granularity and engine it was made for.
+
+    Raises:
+        ValueError: If the model has no quantized layer.
+    """
+    layers = quantized(model)
+    if not layers:
+        raise ValueError("this model is not quantized; use dynamic_int8 first, or train.save_weights for a float model")
+    per_channel = any(layer.weight().qscheme() == torch.per_channel_affine for layer in layers.values())
+    write(path, plain_tensors(model), {"int8": "per_channel" if per_channel else "per_tensor", "engine": engine()})
+
+
+def load_int8(path: Path, model: nn.Module) -> nn.Module:
+    """The quantized model that `save_int8` wrote, bit for bit, given any float model of the same architecture.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a file of `save_int8`, or of another architecture.
+
+    Example:
+        >>> import tempfile
+        >>> small, x = dynamic_int8(nn.Linear(4, 2)), torch.ones(1, 4)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_int8(Path(folder) / "small.safetensors", small)
+        ...     again = load_int8(Path(folder) / "small.safetensors", nn.Linear(4, 2))
+        >>> torch.equal(again(x), small(x))
+        True
+    """
+    tensors, header = read(path)
+    if header.get("int8") not in ("per_channel", "per_tensor"):
+        raise ValueError(f"{path} does not hold an 8-bit model; read it with train.load_weights")
+    loaded = dynamic_int8(model, granularity=header["int8"])
+    own = plain_tensors(loaded)
+    if differ := sorted(name for name in own.keys() | tensors.keys() if _shape(own, name) != _shape(tensors, name)):
+        raise ValueError(f"{path} is of another architecture: {differ[0]!r} and {len(differ) - 1} more tensors differ")
+    for name, layer in quantized(loaded).items():
+        at = f"{name}." if name else ""
+        layer.set_weight_bias(_regrid(tensors, at), tensors.get(f"{at}bias"))
+    with torch.no_grad():
+        for name, tensor in loaded.state_dict().items():
+            if isinstance(tensor, Tensor) and name in own and not tensor.is_quantized:
+                tensor.copy_(tensors[name])
+    return loaded
+
+
+def _grid(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale (float64) and zero point (int8) of a quantized matrix: 0-d, or one for each row."""
+    if weight.qscheme() == torch.per_channel_affine:
+        return weight.q_per_channel_scales().double(), weight.q_per_channel_zero_points().to(torch.int8)
+    return torch.tensor(weight.q_scale(), dtype=torch.float64), torch.tensor(weight.q_zero_point(), dtype=torch.int8)
+
+
+def _regrid(tensors: dict[str, Tensor], at: str) -> Tensor:
+    """The quantized matrix from its plain tensors: the integer q stands for s * (q - zero), which rounds to q again."""
+    integers, scale, zero = (tensors[f"{at}weight{part}"] for part in ("", ".scale", ".zero_point"))
+    zero = zero.to(torch.int64)
+    rows = scale.unsqueeze(-1) if scale.ndim else scale
+    values = (rows * (integers - (zero.unsqueeze(-1) if zero.ndim else zero))).float()
+    with silent():
+        if scale.ndim:
+            return torch.quantize_per_channel(values, scale, zero, axis=0, dtype=torch.qint8)
+        return torch.quantize_per_tensor(values, float(scale), int(zero), torch.qint8)
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> tuple[torch.dtype, torch.Size] | None:
+    return (tensors[name].dtype, tensors[name].shape) if name in tensors else None

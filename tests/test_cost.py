@@ -1,0 +1,154 @@
+"""Cost: every count against a closed form or a file, and the model as it was afterwards."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trainflat import train
+from trainflat.compress import Mask, cost, dynamic_int8, magnitude, prune, save_int8
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention through the fused kernel, with or without a mask."""
+
+    def __init__(self, hidden: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.output = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+
+    def forward(self, hidden, attention_mask=None):
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(hidden).chunk(3, dim=-1)
+        )
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 4, bias=False))
+
+
+def test_counts_of_an_mlp_are_the_closed_form(tmp_path):
+    model = network()
+    train.save_weights(tmp_path / "model", model)
+    measured = cost(model, torch.randn(32, 8), runs=2)
+    assert measured.parameters == measured.nonzeros == 8 * 16 + 16 + 16 * 4
+    assert measured.multiply_adds == 32 * (8 * 16 + 16 * 4)
+    assert measured.bytes == (tmp_path / "model").stat().st_size
+    assert (measured.batch, measured.runs, measured.device) == (32, 2, "cpu")
+    assert 0 < measured.latency_low_ms <= measured.latency_ms <= measured.latency_high_ms
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_counts_its_two_products(masked):
+    batch, seq, hidden, heads = 3, 10, 16, 4
+    inputs = {"hidden": torch.randn(batch, seq, hidden)}
+    if masked:
+        inputs["attention_mask"] = torch.ones(batch, 1, 1, seq, dtype=torch.bool)
+    measured = cost(Attention(hidden, heads), inputs, runs=1)
+    assert measured.multiply_adds == batch * (4 * seq * hidden * hidden + 2 * seq * seq * hidden)
+
+
+def test_int8_counts_what_it_is():
+    model, x = network(), torch.randn(32, 8)
+    dense, small = cost(model, x, runs=1), cost(dynamic_int8(model), x, runs=1)
+    assert small.multiply_adds == dense.multiply_adds
+    assert small.parameters == dense.parameters
+    assert 0 < small.nonzeros <= dense.nonzeros
+    inputs = {"hidden": torch.randn(2, 5, 16)}
+    assert cost(dynamic_int8(Attention(16, 2)), inputs, runs=1).multiply_adds == 2 * (4 * 5 * 256 + 2 * 25 * 16)
+
+
+def test_int8_bytes_are_those_of_the_file(tmp_path):
+    small = dynamic_int8(nn.Sequential(nn.Embedding(50, 64), nn.Linear(64, 64)))
+    save_int8(tmp_path / "small", small)
+    header = len(json.dumps(json.dumps({"int8": "per_channel", "engine": "onednn"})))
+    assert 0 <= (tmp_path / "small").stat().st_size - cost(small, torch.zeros(1, 2).long(), runs=1).bytes <= header + 8
+
+
+def test_a_masked_model_costs_what_the_dense_one_does():
+    model, x = network(), torch.randn(4, 8)
+    dense = cost(model, x, runs=1)
+    mask = prune(magnitude(model), 0.5, within=Mask.dense(model, lambda name, p: p.ndim == 2))
+    mask.apply_to(model)
+    masked = cost(model, x, runs=1)
+    assert dense.nonzeros - masked.nonzeros == (8 * 16 + 16 * 4) // 2
+    same = ("parameters", "bytes", "multiply_adds")
+    assert all(getattr(masked, name) == getattr(dense, name) for name in same)
+
+
+def test_tied_weights_count_once():
+    model = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False))
+    untied = cost(model, torch.ones(2, 6), runs=1)
+    model[1].weight = model[0].weight
+    tied = cost(model, torch.ones(2, 6), runs=1)
+    assert (untied.parameters, tied.parameters) == (72, 36)
+    assert untied.bytes - tied.bytes >= 36 * 4
+    assert tied.multiply_adds == untied.multiply_adds
+
+
+def test_mode_threads_gradients_and_random_stream_are_as_before():
+    model, threads = network(), torch.get_num_threads()
+    model[2].eval()
+    modes, stream = [module.training for module in model.modules()], torch.get_rng_state()
+    measured = cost(model, torch.ones(4, 8), runs=2, threads=threads + 1)
+    assert measured.threads == threads + 1
+    assert torch.get_num_threads() == threads
+    assert modes == [module.training for module in model.modules()]
+    assert torch.equal(stream, torch.get_rng_state())  # evaluation mode: dropout drew nothing
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_failing_forward_restores_everything():
+    model, threads = network(), torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        cost(model, torch.ones(4, 9), threads=threads + 1)
+    assert torch.get_num_threads() == threads
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_cost_is_plain_json():
+    measured = cost(network(), torch.ones(4, 8), runs=1)
+    assert json.loads(json.dumps(measured.as_dict())) == measured.as_dict()
+    assert list(measured.as_dict())[:4] == ["parameters", "nonzeros", "bytes", "multiply_adds"]
+
+
+def test_bad_arguments_are_sentences():
+    with pytest.raises(ValueError, match="runs must be at least 1"):
+        cost(network(), torch.ones(4, 8), runs=0)
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        cost(network(), torch.ones(4, 8), threads=0)
+    with pytest.raises(ValueError, match="inputs must be a tensor, or a dict"):
+        cost(network(), {"hidden": None})
+
+
+def test_bert_of_transformers_is_counted_through_its_own_attention():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=50
+    )
+    model = transformers.BertForSequenceClassification(config)
+    batch, seq = 3, 7
+    inputs = {
+        "input_ids": torch.ones(batch, seq, dtype=torch.long),
+        "attention_mask": torch.ones(batch, seq, dtype=torch.long),
+    }
+    layer = 4 * seq * 32 * 32 + 2 * seq * 32 * 64 + 2 * seq * seq * 32
+    expected = batch * (2 * layer + 32 * 32 + 32 * 2)  # two layers, pooler, classifier
+    for candidate in (model, dynamic_int8(model)):
+        assert cost(candidate, inputs, runs=1).multiply_adds == expected
+
+
+@pytest.mark.gpu
+def test_latency_on_a_gpu_waits_for_it():
+    model = nn.Sequential(*[nn.Linear(2048, 2048) for _ in range(8)]).cuda()
+    measured = cost(model, torch.randn(4096, 2048), runs=5)
+    assert measured.latency_ms > 1e-3 * measured.multiply_adds / 1e12  # no machine does 1e18 multiply-adds a second
+    assert measured.device == torch.cuda.get_device_name()
