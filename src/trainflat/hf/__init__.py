@@ -1,0 +1,26 @@
+"""Real checkpoints, GLUE and a Trainer: the only place that imports transformers and datasets, and only when used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+# Imported here, not in __getattr__: a submodule of the same name would otherwise take the function's place.
+from trainflat.hf.glue import glue
+from trainflat.hf.models import load
+
+if TYPE_CHECKING:
+    from trainflat.hf.trainer import FlatTrainer
+
+__all__ = ["FlatTrainer", "glue", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "FlatTrainer":
+        from trainflat.hf.trainer import FlatTrainer
+
+        return FlatTrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,149 @@
+"""Hugging Face's Trainer with the gradient taken where a rule says: SAM without wrapping the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainflat.flat.gradients import plain
+from trainflat.hf.needs import need
+from trainflat.train.batches import first_part
+from trainflat.train.state import put_together, read, take_apart, write
+from trainflat.types import Gradient
+
+need("transformers")  # says what to install
+
+from transformers import Trainer  # noqa: E402
+
+__all__ = ["FlatTrainer"]
+
+FILE = "gradient.safetensors"
+
+
+class FlatTrainer(Trainer):
+    """``transformers.Trainer`` with one more argument, ``gradient``: the rule that fills ``p.grad`` in every step.
+
+    The rule sees all micro-batches of an optimizer step at once: they wait until the last one has come, then the rule
+    runs its passes over them (the usual SAM wrappers ascend on the last micro-batch alone, or not at all). Everything
+    after that is the Trainer's: clipping (of the final gradient), optimizer, schedule, logging, checkpoints. The
+    logged loss is that at the weights. With several processes each pass averages its gradient over all of them, so
+    all ascend in the same direction. A rule with memory is saved in each checkpoint (``gradient.safetensors``).
+
+    Without a rule this is the Trainer, bit for bit, with one exception. Under accumulation, transformers up to at
+    least 5.23 multiplies loss and gradient of heads that ignore ``num_items_in_batch`` (BERT's, RoBERTa's, most others
+    for classification) by the number of micro-batches (transformers issue 47688). Here the loss of a step is the mean
+    over its micro-batches, as in `trainflat.train.loop`.
+
+    Args:
+        gradient: A rule such as ``trainflat.flat.sam(rho=0.05)``. Default: the gradient at the weights.
+        args, kwargs: As for ``transformers.Trainer``.
+
+    Raises:
+        ValueError: With fp16 (its scaled gradients mean nothing to a rule; bf16 serves), with DeepSpeed, FSDP or
+            parameters sharded in another way, and with optimizers that step during the backward pass (LOMO).
+    """
+
+    def __init__(self, *args: Any, gradient: Gradient | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.gradient = gradient if gradient is not None else plain()
+        self._waiting: list[Mapping[str, Any]] = []
+        self._scale_known = False
+        if self.args.fp16:
+            raise ValueError("FlatTrainer does not work with fp16, whose gradients are scaled; use bf16=True")
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled or self.is_distributed_loading_by_transformers:
+            raise ValueError(
+                "FlatTrainer needs whole parameters in each process, so neither DeepSpeed nor FSDP; use DDP"
+            )
+        if "lomo" in str(self.args.optim).lower():
+            raise ValueError(
+                "FlatTrainer needs an optimizer that steps after the backward pass, unlike LOMO; use AdamW"
+            )
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The micro-batches of one optimizer step; what an interrupted step left waiting is forgotten."""
+        self._waiting = []
+        return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Keeps the micro-batch until its step is complete; the last one runs the rule and returns the step's loss."""
+        self._waiting.append(dict(self._prepare_inputs(inputs)))
+        if len(self._waiting) < self.current_gradient_accumulation_steps:
+            return torch.zeros((), device=self.args.device)
+        micro, self._waiting = self._waiting, []
+        if len(micro) > 1 and not self._scale_known:
+            self._find_scale(micro[0], num_items_in_batch)
+        params = {name: p for name, p in self._network.named_parameters() if p.requires_grad}
+        closure = _Closure(self, super().training_step, model, micro, num_items_in_batch)
+        return self.gradient(closure, params, self.state.global_step / max(1, self.state.max_steps))
+
+    @property
+    def _network(self) -> nn.Module:
+        assert self.model is not None
+        return self.model
+
+    def _find_scale(self, inputs: Mapping[str, Any], items: Any) -> None:
+        """Whether the model's loss is divided by ``items`` as the Trainer believes; asked of the model itself, once."""
+        self._scale_known = True
+        own_loss = self.compute_loss_func is None and self.label_smoother is None
+        if not (self.model_accepts_loss_kwargs and own_loss) or items is None:
+            return
+        network, cuda = self._network, self.args.device.type == "cuda"
+        was_training = network.training
+        network.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng([self.args.device] if cuda else []):
+                once, twice = (
+                    self.compute_loss(network, dict(inputs), num_items_in_batch=factor * items) for factor in (1, 2)
+                )
+        finally:
+            network.train(was_training)
+        if torch.equal(torch.as_tensor(once), torch.as_tensor(twice)):
+            self.model_accepts_loss_kwargs = False  # the Trainer then divides by the number of micro-batches
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and hasattr(self.gradient, "state_dict"):
+            tensors: dict[str, Tensor] = {}
+            header = take_apart("gradient", self.gradient.state_dict(), tensors)  # pyright: ignore[reportAttributeAccessIssue]
+            write(Path(output_dir) / FILE, tensors, {"gradient": header})
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and hasattr(self.gradient, "load_state_dict"):
+            tensors, header = read(Path(checkpoint) / FILE)
+            state = put_together(header["gradient"], tensors)
+            self.gradient.load_state_dict(state)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Closure:
+    """The Trainer's own forward and backward over all micro-batches of one step."""
+
+    def __init__(self, trainer: FlatTrainer, step: Any, model: nn.Module, micro: list[Any], items: Any):
+        self.trainer, self.step, self.model, self.micro, self.items = trainer, step, model, micro, items
+        self.passes = 0
+
+    def __call__(self) -> Tensor:
+        total = None
+        for i, inputs in enumerate(self.micro):
+            last = i == len(self.micro) - 1
+            with nullcontext() if last else self.trainer.accelerator.no_sync(model=self.model):
+                loss = self.step(self.model, inputs, self.items)
+            total = loss if total is None else total + loss
+            if self.passes:  # the Trainer counts the first pass itself
+                self.trainer.current_flos += float(self.trainer.floating_point_ops(inputs))
+        self.passes += 1
+        assert total is not None
+        return total
+
+    def part(self, fraction: float) -> _Closure:
+        """The same over the first part of every micro-batch: for rules that ascend on less data."""
+        micro = [first_part(inputs, fraction) for inputs in self.micro]
+        items = None if self.items is None else self.trainer._get_num_items_in_batch(micro, self.trainer.args.device)
+        piece = _Closure(self.trainer, self.step, self.model, micro, items)
+        piece.passes = 1
+        return piece
