@@ -1,0 +1,129 @@
+"""Short English texts that every Python installation carries: first paragraphs of the standard library's docstrings.
+
+The sources are read, never imported. Which texts there are depends on the Python version.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import platform
+import sysconfig
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["AREAS", "LEAST", "MOST", "digest", "texts"]
+
+AREAS: dict[str, str] = {
+    "networking": "cgi cgitb ftplib http imaplib ipaddress mailcap netrc nntplib poplib smtpd smtplib socket "
+    "socketserver ssl telnetlib urllib webbrowser wsgiref xmlrpc",
+    "text and documents": "_markupbase base64 codecs configparser csv difflib email gettext html json locale mailbox "
+    "mimetypes plistlib pprint quopri re shlex string stringprep textwrap tomllib xml",
+    "concurrency": "_threading_local asynchat asyncio asyncore concurrent contextvars multiprocessing queue sched "
+    "selectors signal subprocess threading",
+    "numbers and dates": "_pydatetime _pydecimal _strptime bisect calendar colorsys datetime decimal fractions heapq "
+    "numbers random secrets statistics uuid zoneinfo",
+    "files and archives": "_compression _pyio bz2 dbm filecmp fileinput fnmatch genericpath glob gzip io lzma ntpath "
+    "os pathlib posixpath shelve shutil stat tarfile tempfile zipapp zipfile zipimport",
+    "graphics": "tkinter turtle",
+    "tools for Python": "ast bdb code codeop dis doctest importlib inspect pdb profile pstats py_compile pyclbr pydoc "
+    "symtable timeit tokenize trace traceback tracemalloc unittest",
+}
+"""The area of the library (the class of a text) and its top-level modules; one that a version lacks adds nothing."""
+
+LEAST, MOST = 60, 400  # texts of an area: fewer and there is nothing to learn, more and the classes are unbalanced
+WORDS = 5, 32  # words of a text: shorter paragraphs are skipped, longer ones cut
+TESTS = {"test", "tests", "__pycache__"}
+
+
+def texts() -> dict[str, tuple[str, ...]]:
+    """The texts of each area, in the order of `AREAS`, at most `MOST` of each.
+
+    A text is the first paragraph of the docstring of a module, class or function, on one line, cut after 32 words. Of
+    texts that differ in case only, one is kept; one that occurs in two areas is in neither. Of too many, those
+    with the smallest SHA-256 stay: a fixed sample that does not move when one text is added.
+
+    Raises:
+        LookupError: If the sources of the standard library are absent, or too few of an area's are there.
+
+    Example:
+        >>> found = texts()
+        >>> list(found) == list(AREAS), all(LEAST <= len(area) <= MOST for area in found.values())
+        (True, True)
+    """
+    return dict(_texts(_root()))
+
+
+def digest() -> str:
+    """What decides `texts`, quickly: the Python version, and the names and sizes of the files they come from.
+
+    Raises:
+        LookupError: As `texts`, where no source is there at all.
+    """
+    return _digest(_root())
+
+
+@lru_cache
+def _digest(root: Path) -> str:
+    files = _sources(root)
+    listing = [f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for area in AREAS for path in files[area]]
+    return hashlib.sha256("\n".join([platform.python_version(), *listing]).encode()).hexdigest()[:16]
+
+
+def _root() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def _sources(root: Path) -> dict[str, list[Path]]:
+    """The source files of each area, sorted; also of packages' sub-packages, without their tests."""
+    files = {
+        area: [path for module in modules.split() for path in _files(root, module)] for area, modules in AREAS.items()
+    }
+    if not any(files.values()):
+        raise LookupError(_absent(f"no source file of the standard library is in {root}"))
+    return files
+
+
+def _files(root: Path, module: str) -> list[Path]:
+    found = [root / f"{module}.py", *sorted((root / module).rglob("*.py"))]
+    return [path for path in found if path.is_file() and not TESTS.intersection(path.relative_to(root).parts)]
+
+
+def _absent(what: str) -> str:
+    return (
+        f"{what}: this Python was installed without its sources (stripped or zipped), and the task reads texts from "
+        "them; use a Python with its standard library as .py files, or another task, such as digits"
+    )
+
+
+@lru_cache
+def _texts(root: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    areas_of: dict[str, set[str]] = {}  # text in lower case -> areas in which it occurs
+    found: dict[str, dict[str, str]] = {}
+    for area, files in _sources(root).items():
+        found[area] = {}
+        for path in files:
+            for text in _paragraphs(path):
+                areas_of.setdefault(text.lower(), set()).add(area)
+                found[area].setdefault(text.lower(), text)
+    kept = []
+    for area, by_key in found.items():
+        own = [text for key, text in by_key.items() if len(areas_of[key]) == 1]
+        if len(own) < LEAST:
+            raise LookupError(_absent(f"the area {area!r} has {len(own)} texts in {root}, and needs {LEAST}"))
+        own.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
+        kept.append((area, tuple(own[:MOST])))
+    return tuple(kept)
+
+
+def _paragraphs(path: Path) -> Iterator[str]:
+    """The first paragraph of every docstring in a file, if it is long enough."""
+    pending: list[ast.AST] = [ast.parse(path.read_bytes(), filename=path.name)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            words = (ast.get_docstring(node) or "").partition("\n\n")[0].split()
+            if sum(word.strip(".,:;()").isalpha() for word in words) >= WORDS[0]:
+                yield " ".join(words[: WORDS[1]])
+        pending += [inner for inner in ast.iter_child_nodes(node) if not isinstance(inner, ast.expr)]
