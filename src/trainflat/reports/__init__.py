@@ -1,0 +1,37 @@
+"""From rows to what people read: tables with honest statistics, curves, one self-contained page. Never imports torch."""
+
+from __future__ import annotations
+
+from trainflat.reports.cost import costs
+from trainflat.reports.curves import png, svg
+from trainflat.reports.page import report, write, write_all
+from trainflat.reports.render import html, markdown, text
+from trainflat.reports.rows import Results, results, to_csv, to_json
+from trainflat.reports.sentences import Finding, findings
+from trainflat.reports.stats import Difference, compare, paired, summary, welch
+from trainflat.reports.tables import Table, every
+
+__all__ = [
+    "Difference",
+    "Finding",
+    "Results",
+    "Table",
+    "compare",
+    "costs",
+    "every",
+    "findings",
+    "html",
+    "markdown",
+    "paired",
+    "png",
+    "report",
+    "results",
+    "summary",
+    "svg",
+    "text",
+    "to_csv",
+    "to_json",
+    "welch",
+    "write",
+    "write_all",
+]

@@ -1,0 +1,101 @@
+"""What training and the models cost, told beside what they can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.stats import summary
+from trainflat.reports.tables import Table, axis, plus_minus
+
+__all__ = ["costs", "models", "training"]
+
+NO_FASTER = (
+    "Masked weights are zeros that are still stored and multiplied: sparsity alone makes a model neither smaller on disk "
+    "nor faster. Latency is the median of one batch, with its 5th and 95th percentile; across seeds the median of these."
+)
+
+
+def costs(rows: Iterable[Row] | Results) -> list[Table]:
+    """Both tables, as far as the rows know.
+
+    Example:
+        >>> from trainflat.reports.example import rows
+        >>> [table.title.partition(";")[0] for table in costs(rows())]
+        ['Cost of training', 'Cost of the models']
+    """
+    return [table for table in (training(rows), models(rows)) if table is not None]
+
+
+def training(rows: Iterable[Row] | Results) -> Table | None:
+    """What training took: seconds and forward-backward passes a seed, summed over the trainings of a stage (rounds of IMP)."""
+    data = results(rows)
+    spent: dict[tuple[str, str, str], dict[Any, dict[str, float]]] = {}
+    for row in data.rows:
+        if "passes" in row:
+            names = (data.task(row), data.family(data.variant(row)), data.arm(row))
+            of = spent.setdefault(names, {}).setdefault(row["seed"], {})
+            for name in ("seconds", "passes"):
+                of[name] = of.get(name, 0.0) + row.get(name, 0.0)
+    lines = []
+    for (task, family, arm), by_seed in _by_task_and_arm(data, spent):
+        passes = summary(of["passes"] for of in by_seed.values()).mean
+        reference = spent.get((task, family, data.arms[0]))
+        times = passes / summary(of["passes"] for of in reference.values()).mean if reference else float("nan")
+        seconds = plus_minus([of["seconds"] for of in by_seed.values()], lambda x: f"{x:,.1f}")
+        lines.append((task, family, arm, seconds, f"{passes:,.0f}", f"{times:.2f}", f"n = {len(by_seed)}"))
+    if not lines:
+        return None
+    header = ("task", "trained", axis(data), "seconds", "passes", f"passes / {data.arms[0]}", "seeds")
+    note = "A pass is one forward and one backward over a batch; SAM takes two a step. Seconds are wall time."
+    title = "Cost of training; means over seeds, seconds ± s.d."
+    return _without_repetition(Table(title, header, tuple(lines), names=3, note=note))
+
+
+def models(rows: Iterable[Row] | Results) -> Table | None:
+    """What the models cost, from the rows that carry a ``cost``."""
+    data = results(rows)
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in data.rows:
+        if "cost" in row:
+            title = data.title(data.variant(row), round(float(row.get("sparsity") or 0), 4))
+            found.setdefault((data.task(row), title, data.arm(row)), []).append(row["cost"])
+    lines = []
+    for names, measured in _by_task_and_arm(data, found):
+        mid = {
+            name: median(cost[name] for cost in measured)
+            for name in measured[0]
+            if isinstance(measured[0][name], (int, float))
+        }
+        latency = f"{mid['latency_ms']:.2f} [{mid['latency_low_ms']:.2f}, {mid['latency_high_ms']:.2f}]"
+        counts = [f"{mid[name]:,.0f}" for name in ("parameters", "nonzeros")]
+        size = [f"{mid['bytes'] / 1e6:,.2f}", f"{mid['multiply_adds'] / 1e6:,.1f}", latency]
+        threads = f"{mid['threads']:.0f} thread{'s' * (mid['threads'] != 1)}"
+        where = f"{measured[0]['device']}, {threads}, batch of {mid['batch']:.0f}"
+        lines.append((*names, *counts, *size, where, f"n = {len(measured)}"))
+    if not lines:
+        return None
+    counted = ("parameters", "non-zeros", "MB on disk", "multiply-adds (M)", "latency, ms")
+    header = ("task", "model", axis(data), *counted, "on", "seeds")
+    title = "Cost of the models; medians over seeds"
+    return _without_repetition(Table(title, header, tuple(lines), names=3, note=NO_FASTER))
+
+
+def _without_repetition(table: Table) -> Table:
+    """A last column that says the same in every row goes into the title."""
+    title, header, lines = table.title, table.header, table.rows
+    while header[-1] in ("seeds", "on") and len({line[-1] for line in lines}) == 1:
+        title, header, lines = f"{title}, {lines[0][-1]}", header[:-1], tuple(line[:-1] for line in lines)
+    return replace(table, title=title, header=header, rows=lines)
+
+
+def _by_task_and_arm(data: Results, found: dict[tuple[str, str, str], Any]) -> list[tuple[tuple[str, str, str], Any]]:
+    """Task by task, what was done by what was done, so that the arms stand under each other."""
+    what = list(dict.fromkeys(key[1] for key in found))
+    return sorted(
+        found.items(),
+        key=lambda item: (data.tasks.index(item[0][0]), what.index(item[0][1]), data.arms.index(item[0][2])),
+    )

@@ -1,0 +1,269 @@
+"""Rows are what a store hands out: one dict for each measured point. Here they are checked, grouped and flattened."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+__all__ = ["CURVES", "Results", "Row", "compared", "percent", "results", "to_csv", "to_json", "unique", "where"]
+
+Row = Mapping[str, Any]
+
+CURVES = ("pruned", "ticket", "imp", "std")
+"""Variants that are drawn against sparsity however few points they have; others from two sparsities on."""
+
+NAMES = {"pruned": "one-shot", "imp": "IMP", "std": "IMP without rewinding", "ticket": "ticket"}
+NEEDED = ("task", "variant", "seed", "arm")
+FIRST = (
+    "recipe",
+    "stage",
+    "kind",
+    "key",
+    "seed",
+    "task",
+    "model",
+    "arm",
+    "variant",
+    "sparsity",
+    "sparsity_total",
+    "metric",
+    "value",
+)
+
+
+def unique(rows: Iterable[Row]) -> list[Row]:
+    """The rows in their order without repetitions: same key, sparsity, variant and arm, and both a cost or neither.
+
+    Raises:
+        ValueError: If there are no rows, or one lacks what every row has.
+    """
+    kept: dict[str, Row] = {}
+    for number, row in enumerate(rows):
+        missing = [name for name in NEEDED if name not in row]
+        if missing or not isinstance(row["arm"], Mapping):
+            what = f"no {missing[0]!r}" if missing else f"the arm {row['arm']!r}, which is not a table of labels"
+            raise ValueError(f"row {number} of the results has {what}; every row needs {', '.join(NEEDED)}")
+        same = [row.get("key", number), row.get("sparsity"), row["variant"], row["arm"], row["seed"], "cost" in row]
+        kept.setdefault(json.dumps(same, sort_keys=True), row)
+    if not kept:
+        raise ValueError("there are no rows to report: no stage of this run is finished yet; run it, then report again")
+    return list(kept.values())
+
+
+def where(rows: Iterable[Row], **equal: Any) -> list[Row]:
+    """The rows whose fields equal what is given; a field of the arm serves as well.
+
+    Example:
+        >>> rows = [{"task": "digits", "arm": {"optimizer": "SAM"}}, {"task": "digits", "arm": {"optimizer": "Adam"}}]
+        >>> where(rows, task="digits", optimizer="SAM") == rows[:1]
+        True
+    """
+    return [row for row in rows if all(row.get(name, row["arm"].get(name)) == value for name, value in equal.items())]
+
+
+def compared(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The axes of the sweep whose labels are set against each other: "optimizer" if there, else all that do not name the task.
+
+    An axis names the task if it is called so, or if no task has rows under two of its labels (as a sweep over "subset").
+
+    Example:
+        >>> compared([{"arm": {"task": "digits", "model": "small", "optimizer": "SAM"}}])
+        ('optimizer',)
+        >>> compared([{"arm": {"task": "digits", "gradient": "plain"}}])
+        ('gradient',)
+    """
+    labels: dict[str, dict[Any, set[Any]]] = {}
+    for row in rows:
+        for axis, label in row["arm"].items():
+            labels.setdefault(axis, {}).setdefault(label, set()).add(row.get("task"))
+    if "optimizer" in labels:
+        return ("optimizer",)
+    names = lambda tasks: len(tasks) > 1 and sum(map(len, tasks.values())) == len(set.union(*tasks.values()))
+    return tuple(axis for axis, tasks in labels.items() if axis != "task" and not names(tasks))
+
+
+def percent(share: float) -> str:
+    """A share as a reader says it, with a decimal only where it needs one.
+
+    >>> percent(0.6), percent(0.4880)
+    ('60 %', '48.8 %')
+    """
+    return f"{round(100 * share, 1):g} %"
+
+
+def _point(row: Row) -> float:
+    return round(float(row.get("sparsity") or 0.0), 4)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows in the order in which a report tells them: task by task, variant by variant, arm against arm.
+
+    Attributes:
+        rows: The rows, each once.
+        tasks: What stands for itself: the task, with the labels on which it has alternatives that are not compared.
+        arms: The labels that are compared, the first being the reference.
+    """
+
+    rows: list[Row]
+
+    @cached_property
+    def axes(self) -> tuple[str, ...]:
+        """The compared axes."""
+        return compared(self.rows)
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """Every task, once."""
+        return list(dict.fromkeys(self.task(row) for row in self.rows))
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """Every arm, once."""
+        return list(dict.fromkeys(self.arm(row) for row in self.rows))
+
+    def arm(self, row: Row) -> str:
+        """The label under which a row is compared."""
+        return ", ".join(str(row["arm"][axis]) for axis in self.axes if axis in row["arm"]) or "all"
+
+    def task(self, row: Row) -> str:
+        """The heading under which a row is told: the task, and the labels that tell its alternatives apart."""
+        varying = self._varying[row["task"]]
+        name = str(row["arm"].get("task", row["task"]) if "task" in varying else row["task"])
+        rest = [
+            str(label) for axis, label in row["arm"].items() if axis in varying and axis not in (*self.axes, "task")
+        ]
+        return ", ".join([name, *rest])
+
+    @cached_property
+    def _varying(self) -> dict[str, set[str]]:
+        """The axes on which a task has several labels, as two sizes of one model."""
+        labels: dict[str, dict[str, set[Any]]] = {}
+        for row in self.rows:
+            of_task = labels.setdefault(row["task"], {})
+            for axis, label in row["arm"].items():
+                of_task.setdefault(axis, set()).add(label)
+        return {task: {axis for axis, found in axes.items() if len(found) > 1} for task, axes in labels.items()}
+
+    @cached_property
+    def _ambiguous(self) -> set[tuple[str, bool]]:
+        """Variants that two stages of one kind produced for the same point, such as two fine-tunings: told apart by stage."""
+        seen: dict[tuple, set[Any]] = {}
+        for row in self.rows:
+            same = (
+                self.task(row),
+                self.arm(row),
+                row["variant"],
+                _point(row),
+                row["seed"],
+                row.get("kind"),
+                "cost" in row,
+            )
+            seen.setdefault(same, set()).add(row.get("stage"))
+        return {(same[2], same[-1]) for same, stages in seen.items() if len(stages) > 1}
+
+    def variant(self, row: Row) -> str:
+        """What was done to the model, with the stage where two stages did the same."""
+        told_apart = (row["variant"], "cost" in row) in self._ambiguous and row.get("stage")
+        return f"{row['variant']} / {row['stage']}" if told_apart else row["variant"]
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str, str, float], dict[Any, float]]:
+        table: dict[tuple[str, str, str, float], dict[Any, float]] = {}
+        for row in self.rows:
+            if row.get("value") is not None:
+                cell = table.setdefault((self.task(row), self.arm(row), self.variant(row), _point(row)), {})
+                cell.setdefault(row["seed"], float(row["value"]))
+        return table
+
+    def values(self, task: str, arm: str, variant: str, sparsity: float) -> dict[Any, float]:
+        """The main metric by seed; empty if it was not measured."""
+        return self._values.get((task, arm, variant, sparsity), {})
+
+    def sparsities(self, task: str, variant: str) -> list[float]:
+        """The sparsities at which a variant was measured, rising."""
+        return sorted({key[3] for key in self._values if (key[0], key[2]) == (task, variant)})
+
+    def variants(self, task: str) -> list[str]:
+        """What was done to the models of a task: "dense" first, then in the order of the rows."""
+        found = list(dict.fromkeys(key[2] for key in self._values if key[0] == task))
+        return sorted(found, key=lambda variant: self._family(variant) != "dense")
+
+    def curves(self, task: str) -> list[str]:
+        """The variants to be drawn against sparsity."""
+        return [v for v in self.variants(task) if self._family(v) in CURVES or len(self.sparsities(task, v)) > 1]
+
+    def points(self, task: str) -> list[tuple[str, float]]:
+        """Every measured (variant, sparsity) of a task."""
+        return [(variant, sparsity) for variant in self.variants(task) for sparsity in self.sparsities(task, variant)]
+
+    def metric(self, task: str) -> str:
+        """The name of a task's main metric."""
+        return next((str(row["metric"]) for row in self.rows if self.task(row) == task and row.get("metric")), "metric")
+
+    def seeds(self) -> list[Any]:
+        """Every seed, once."""
+        return sorted({row["seed"] for row in self.rows})
+
+    def title(self, variant: str, sparsity: float = 0.0) -> str:
+        """How a reader calls a point: "one-shot 60 %"."""
+        name, _, stage = variant.partition(" / ")
+        words = " / ".join(filter(None, [NAMES.get(name, name.replace("_", " ")), stage]))
+        bare = not sparsity and name not in CURVES
+        return words if bare else f"{words} {percent(sparsity)}"
+
+    def family(self, variant: str) -> str:
+        """How a reader calls a curve: "one-shot"."""
+        return self.title(variant, 0.5).removesuffix(f" {percent(0.5)}")
+
+    @staticmethod
+    def _family(variant: str) -> str:
+        return variant.partition(" / ")[0]
+
+
+def results(rows: Iterable[Row] | Results) -> Results:
+    """Rows checked, each once, ready for tables and curves."""
+    return rows if isinstance(rows, Results) else Results(unique(rows))
+
+
+def to_json(rows: Iterable[Row]) -> str:
+    """The rows as a JSON array; a number that JSON cannot say (not a number, infinity) becomes null."""
+    return json.dumps([_plain(row) for row in rows], indent=1, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV, one column a field, those of inner tables as ``arm.optimizer``; the columns that are known come first.
+
+    Example:
+        >>> to_csv([{"seed": 0, "arm": {"optimizer": "SAM"}, "value": 0.5}])
+        'seed,arm.optimizer,value\\n0,SAM,0.5\\n'
+    """
+    flat = [_flatten(row) for row in rows]
+    rank: Callable[[str], int] = lambda name: FIRST.index(n) if (n := name.partition(".")[0]) in FIRST else len(FIRST)
+    names = sorted(dict.fromkeys(name for row in flat for name in row), key=rank)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def _flatten(row: Row, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat

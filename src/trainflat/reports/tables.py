@@ -1,0 +1,236 @@
+"""From rows to tables: what each arm keeps, and by how much the arms differ.
+
+Values are points, a metric times 100. A table is plain text in rows and columns; `markdown`, `text` and `html` write it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trainflat.reports.rows import Results, Row, percent, results
+from trainflat.reports.stats import Difference, compare, summary
+
+__all__ = [
+    "Table",
+    "axis",
+    "bounds",
+    "curve",
+    "difference",
+    "differences",
+    "every",
+    "metrics",
+    "others",
+    "pairs",
+    "plus_minus",
+    "points",
+    "signed",
+    "thin",
+]
+
+MOST = 6  # columns of sparsities that a table shows
+MISSING = "–"
+Show = Callable[[float], str]
+SCALE = "mean ± s.d. over seeds, in points (metric × 100)"
+ALONE = "Each interval stands for itself: no correction for multiplicity."
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text.
+
+    Attributes:
+        title: What it shows, then after a semicolon what its numbers are.
+        header: One label a column.
+        rows: The cells.
+        task: The task that it is about; empty if about all.
+        names: How many leading columns hold names; the others hold numbers.
+        note: What has to be said about it.
+        differences: One for each row where rows are differences, for drawing.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    task: str = ""
+    names: int = 1
+    note: str = ""
+    differences: tuple[Difference, ...] = field(default=(), repr=False)
+
+    @property
+    def heading(self) -> str:
+        """The title for a table that stands alone: with its task."""
+        return f"{self.task}: {self.title}" if self.task else self.title
+
+
+def every(rows: Iterable[Row] | Results) -> list[Table]:
+    """All tables about what the models can do, task by task; `trainflat.reports.cost` has those about what they took.
+
+    Example:
+        >>> from trainflat.reports.example import rows
+        >>> len(every(rows())), every(rows())[1].header
+        (10, ('optimizer', 'dense', '10 %', '30 %', '40 %', '60 %', '70 %', '90 %'))
+    """
+    data = results(rows)
+    tables: list[Table | None] = []
+    for task in data.tasks:
+        tables += [others(data, task)]
+        tables += [curve(data, task, variant) for variant in data.curves(task)]
+        tables += [differences(data, task, first, second) for first, second in pairs(data.arms)]
+        tables += [metrics(data, task)]
+    return [table for table in tables if table is not None]
+
+
+def curve(rows: Iterable[Row] | Results, task: str, variant: str) -> Table | None:
+    """One row an arm, dense and up to six of the sparsities at which a variant was measured."""
+    data = results(rows)
+    columns = [("dense", 0.0), *((variant, sparsity) for sparsity in thin(data.sparsities(task, variant)))]
+    header = ["dense", *(percent(sparsity) for _, sparsity in columns[1:])]
+    return _by_arm(data, task, "One-shot pruning" if variant == "pruned" else data.family(variant), columns, header)
+
+
+def others(rows: Iterable[Row] | Results, task: str) -> Table | None:
+    """One row an arm: dense, and every variant that is no curve (int8, say) with its change against the same seed's dense."""
+    data = results(rows)
+    points = [point for point in data.points(task) if point[0] not in data.curves(task) and point[0] != "dense"]
+    table = _by_arm(data, task, "Dense and quantized" if points else "Dense", [("dense", 0.0), *points])
+    if table is None or not points:
+        return table
+    header, lines = list(table.header[:2]), [list(line[:2]) for line in table.rows]
+    for column, (variant, sparsity) in enumerate(points, start=2):
+        header += [table.header[column], "change"]
+        for line, full in zip(lines, table.rows, strict=True):
+            dense = data.values(task, full[0], "dense", 0.0)
+            after = data.values(task, full[0], variant, sparsity)
+            changes = [after[seed] - dense[seed] for seed in after if seed in dense]
+            line += [full[column], _spread(changes, signed) if changes else MISSING]
+    return Table(table.title, tuple(header), tuple(map(tuple, lines)), task)
+
+
+def metrics(rows: Iterable[Row] | Results, task: str) -> Table | None:
+    """Every metric of the dense models, where a task has more than one."""
+    data = results(rows)
+    found: dict[str, dict[str, dict[Any, float]]] = {arm: {} for arm in data.arms}
+    for row in data.rows:
+        if data.task(row) == task and data.variant(row) == "dense":
+            for name, value in row.get("metrics", {}).items():
+                found[data.arm(row)].setdefault(name, {}).setdefault(row["seed"], value)
+    names = list(dict.fromkeys(name for of_arm in found.values() for name in of_arm))
+    if len(names) < 2:
+        return None
+    lines = [
+        (arm, *(_spread(of[name].values()) if name in of else MISSING for name in names))
+        for arm, of in found.items()
+        if of
+    ]
+    return Table(f"All metrics, dense; {SCALE}", (axis(data), *names), tuple(lines), task)
+
+
+def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """Which arms are set against each other, the reference first: all pairs of up to three, else each against the first.
+
+    >>> pairs(["Adam", "SAM", "Adam 2x"])
+    [('Adam', 'SAM'), ('Adam', 'Adam 2x'), ('SAM', 'Adam 2x')]
+    """
+    return [(a, b) for i, a in enumerate(arms) for b in arms[i + 1 :] if i == 0 or len(arms) <= 3]
+
+
+def difference(
+    rows: Iterable[Row] | Results, task: str, variant: str, sparsity: float, first: str, second: str
+) -> Difference | None:
+    """Arm ``second`` minus arm ``first`` at one point; None if either was not measured there."""
+    data = results(rows)
+    values = [data.values(task, arm, variant, sparsity) for arm in (first, second)]
+    return compare(*values) if all(values) else None
+
+
+def differences(rows: Iterable[Row] | Results, task: str, first: str, second: str) -> Table | None:
+    """One row a point: both arms' means, the difference with its 95 % confidence interval, n, and a plain word."""
+    data = results(rows)
+    lines, found = [], []
+    for variant, sparsity in data.points(task):
+        if (d := difference(data, task, variant, sparsity, first, second)) is None:
+            continue
+        means = [points(summary(data.values(task, arm, variant, sparsity).values()).mean) for arm in (second, first)]
+        n = str(d.n) if d.method == "paired" else f"{d.n}, unpaired"
+        lines.append((data.title(variant, sparsity), *means, signed(d.mean), bounds(d), n, d.verdict))
+        found.append(d)
+    if not lines:
+        return None
+    how = "paired over seeds" if all(d.method == "paired" for d in found) else "paired over seeds unless marked"
+    header = ("model", second, first, "difference", "95 % CI", "n", f"{second} is")
+    return Table(f"{second} − {first}; in points, {how}", header, tuple(lines), task, 1, ALONE, tuple(found))
+
+
+def thin(values: Sequence[float], most: int = MOST) -> list[float]:
+    """At most so many values, evenly chosen, first and last among them.
+
+    >>> thin([0.1, 0.2, 0.3, 0.4, 0.5], most=3)
+    [0.1, 0.3, 0.5]
+    """
+    if len(values) <= most:
+        return list(values)
+    return [values[i] for i in dict.fromkeys(np.linspace(0, len(values) - 1, most).round().astype(int).tolist())]
+
+
+def _by_arm(
+    data: Results, task: str, what: str, columns: Sequence[tuple[str, float]], header: Sequence[str] = ()
+) -> Table | None:
+    """One row an arm, one column a point; n in the title if it is the same everywhere, else in the cells."""
+    columns_of = {arm: [list(data.values(task, arm, *point).values()) for point in columns] for arm in data.arms}
+    columns_of = {arm: cells for arm, cells in columns_of.items() if any(cells)}
+    if not columns_of:
+        return None
+    counts = {len(cell) for cells in columns_of.values() for cell in cells if cell}
+    same = len(counts) == 1
+    lines = [
+        (arm, *((_spread(cell) + ("" if same else f" (n = {len(cell)})")) if cell else MISSING for cell in cells))
+        for arm, cells in columns_of.items()
+    ]
+    title = f"{what}, {data.metric(task)}; {SCALE}" + (f", n = {counts.pop()}" if same else "")
+    return Table(title, (axis(data), *(header or [data.title(*point) for point in columns])), tuple(lines), task)
+
+
+def axis(data: Results) -> str:
+    """What the column of arms is called."""
+    return ", ".join(data.axes) or "arm"
+
+
+def points(share: float, form: str = ".1f") -> str:
+    """A metric in points."""
+    shown = f"{100 * share:{form}}"
+    return shown.lstrip("+-") if shown.strip("+-0.") == "" else shown.replace("-", "−")
+
+
+def signed(share: float) -> str:
+    """A difference in points with its sign, unless it rounds to nothing.
+
+    >>> signed(0.179), signed(-0.0012), signed(-0.0001)
+    ('+17.9', '−0.1', '0.0')
+    """
+    return points(share, "+.1f")
+
+
+def bounds(d: Difference) -> str:
+    """The interval in points; a dash where there is none. A bound close to 0 shows on which side it is.
+
+    >>> bounds(Difference(0.01, 0.0003, 0.0197, 3, "paired"))
+    '[0.03, 2.0]'
+    """
+    if d.low is None or d.high is None:
+        return MISSING
+    low, high = (points(b, ".1f" if b == 0 or abs(b) >= 0.0005 else ".1g") for b in (d.low, d.high))
+    return f"[{low}, {high}]"
+
+
+def _spread(values: Iterable[float], show: Show = points) -> str:
+    return plus_minus(values, show, points)
+
+
+def plus_minus(values: Iterable[float], show: Show, show_sd: Show | None = None) -> str:
+    """The mean, and the standard deviation where there is one, each as ``show`` writes it."""
+    s = summary(values)
+    return show(s.mean) if s.sd is None else f"{show(s.mean)} ± {(show_sd or show)(s.sd)}"

@@ -1,0 +1,221 @@
+"""The report in a real browser: headless Chromium, driven over its own pipe, so that nothing but the browser is needed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from trainflat import reports
+from trainflat.reports import example
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BINARY = next(filter(None, map(shutil.which, NAMES)), None)
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --hide-scrollbars "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --disable-extensions --remote-debugging-pipe"
+)
+HOSTILE = '<script>document.title="hit"</script><img src=x onerror=alert(1)> & "quoted" $x_1$'
+
+pytestmark = pytest.mark.skipif(BINARY is None, reason=f"no browser is installed (looked for {', '.join(NAMES)})")
+
+
+class Browser:
+    """One tab, spoken to in the DevTools protocol: JSON messages that end with a zero byte."""
+
+    def __init__(self, profile: Path):
+        command = [
+            "sh",
+            "-c",
+            'exec "$@" 3<&0 4>&1 </dev/null >/dev/null',
+            "sh",
+            BINARY,
+            *FLAGS.split(),
+            f"--user-data-dir={profile}",
+        ]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+        self.buffer, self.sent, self.events, self.session = b"", 0, [], None
+        target = self("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self(f"{domain}.enable")
+
+    def __call__(self, method, **params):
+        self.sent += 1
+        session = {"sessionId": self.session} if self.session else {}
+        message = json.dumps({"id": self.sent, "method": method, "params": params, **session}).encode() + b"\0"
+        self.process.stdin.write(message)
+        while (answer := self._next()).get("id") != self.sent:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _next(self):
+        while b"\0" not in self.buffer:
+            piece = os.read(self.process.stdout.fileno(), 1 << 20)
+            assert piece, "the browser is gone"
+            self.buffer += piece
+        message, _, self.buffer = self.buffer.partition(b"\0")
+        return json.loads(message)
+
+    def open(self, path, *, width=1280, height=900, scheme="light"):
+        """Load a file from disk; what happened meanwhile is in ``events``."""
+        self.events.clear()
+        phone = width < 500
+        size = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
+        self("Emulation.setDeviceMetricsOverride", **size)
+        self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self("Page.navigate", url=path.as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._next())
+
+    def ask(self, expression):
+        """The value of a JavaScript expression in the page."""
+        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def screenshot(self, path, *, whole=False):
+        """A PNG of the window, or of the whole page."""
+        path.write_bytes(base64.b64decode(self("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
+        return path
+
+    def happened(self, *methods):
+        """The parameters of all events of these kinds."""
+        return [event["params"] for event in self.events if event.get("method") in methods]
+
+    def close(self):
+        """Ask it to go; its profile is its own and goes with the test's folder."""
+        self.session = None
+        self("Browser.close")
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser with a fresh profile."""
+    started = Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The report about made-up rows, on disk."""
+    return reports.write(example.rows(), example.header(), tmp_path_factory.mktemp("report") / "report.html")
+
+
+def luminance(colour):
+    """Of "rgb(1, 2, 3)", as WCAG 2.1 defines it."""
+    parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(browser, selector):
+    """Between an element's text and the page."""
+    of = "getComputedStyle(document.querySelector('{}')).{}"
+    ink = browser.ask(of.format(selector, "color"))
+    ground = browser.ask(of.format("body", "backgroundColor"))
+    light, dark = sorted([luminance(ink), luminance(ground)], reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def keep(path):
+    """Copy a screenshot where TRAINFLAT_SCREENSHOTS says, for those who want to look."""
+    if folder := os.environ.get("TRAINFLAT_SCREENSHOTS"):
+        shutil.copy(path, folder)
+
+
+def test_the_page_opens_from_disk_without_an_error_or_a_request(browser, page):
+    browser.open(page)
+    assert browser.ask("document.title") == "made-up · trainflat"
+    assert [sent["request"]["url"] for sent in browser.happened("Network.requestWillBeSent")] == [page.as_uri()]
+    assert browser.happened("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded") == []
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_the_page_never_scrolls_sideways(browser, page, width):
+    browser.open(page, width=width, height=844)
+    assert browser.ask("innerWidth") == width
+    assert browser.ask("document.documentElement.scrollWidth") <= width
+
+
+def test_wide_tables_scroll_in_their_own_box_on_a_phone(browser, page):
+    browser.open(page, width=360, height=780)
+    boxes = browser.ask("[...document.querySelectorAll('.scroll')].map(box => [box.scrollWidth, box.clientWidth])")
+    assert len(boxes) == 12
+    assert any(inside > outside for inside, outside in boxes)
+    assert all(outside <= 360 for _, outside in boxes)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_kind_of_text_is_readable_in_light_and_dark(browser, page, scheme):
+    browser.open(page, scheme=scheme)
+    assert (luminance(browser.ask("getComputedStyle(document.body).backgroundColor")) < 0.1) == (scheme == "dark")
+    for selector in ["body", ".about", ".better em", ".cannot-tell em", "td small", ".note", "nav a", "dt"]:
+        assert contrast(browser, selector) >= 4.5, selector
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_take_the_colour_of_the_page(browser, page, scheme):
+    browser.open(page, scheme=scheme)
+    assert browser.ask("document.querySelectorAll('.panels svg').length") == 4
+    of_text = browser.ask("getComputedStyle(document.querySelector('.panels text')).fill")
+    assert of_text == browser.ask("getComputedStyle(document.body).color")
+    sizes = browser.ask("[...document.querySelectorAll('.panels svg')].map(s => s.getBoundingClientRect().height)")
+    assert min(sizes) > 150
+
+
+def test_letters_in_figures_stay_legible_on_a_phone(browser, page):
+    browser.open(page, width=360, height=780)
+    assert (
+        browser.ask(
+            "Math.min(...[...document.querySelectorAll('.panels text')].map(t => t.getBoundingClientRect().height))"
+        )
+        >= 9
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"), [("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 390, "light")]
+)
+def test_a_screenshot_is_not_empty(browser, page, tmp_path, name, width, scheme):
+    browser.open(page, width=width, height=1000, scheme=scheme)
+    picture = browser.screenshot(tmp_path / f"{name}.png")
+    keep(picture)
+    assert picture.stat().st_size > 40_000
+    if "TRAINFLAT_SCREENSHOTS" in os.environ:
+        keep(browser.screenshot(tmp_path / f"{name}-whole.png", whole=True))
+
+
+def test_a_hostile_label_is_only_text(browser, tmp_path):
+    rows = [
+        {**row, "note": HOSTILE, "arm": {**row["arm"], "optimizer": HOSTILE + row["arm"]["optimizer"]}}
+        for row in example.rows()
+    ]
+    page = reports.write(rows, {"name": HOSTILE, "claim": HOSTILE, "command": HOSTILE}, tmp_path / "report.html")
+    browser.open(page)
+    time.sleep(0.2)
+    assert browser.ask("document.title") == f"{HOSTILE} · trainflat"
+    assert browser.ask("document.querySelectorAll('script, img').length") == 0
+    assert browser.ask("document.querySelector('.panels').textContent").count("<script>") >= 2
+    assert len(browser.happened("Network.requestWillBeSent")) == 1
+
+
+def test_the_standalone_curve_follows_the_reader_too(browser, tmp_path):
+    drawing = tmp_path / "curve.svg"
+    drawing.write_text(reports.svg(example.rows(), "digits", "pruned"), encoding="utf-8")
+    fills = []
+    for scheme in ("light", "dark"):
+        browser.open(drawing, scheme=scheme)
+        fills.append(luminance(browser.ask("getComputedStyle(document.querySelector('text')).fill")))
+    assert fills[0] < 0.1 < 0.6 < fills[1]
