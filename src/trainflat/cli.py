@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -67,7 +68,8 @@ def run(
         torch.set_num_threads(threads)
     kept = Store(store)
     with progress.shown(planned, to=sys.stderr if as_json else sys.stdout) as say:
-        runner.run(planned, kept, say=say, device=device, command=_command(), smoke=smoke)
+        command = _recorded(recipe, seeds, overrides, smoke)
+        runner.run(planned, kept, say=say, device=device, command=command, smoke=smoke)
     _report(kept, planned.recipe.name, as_json)
 
 
@@ -198,19 +200,21 @@ def _plan(recipe: str, seeds: str | None, overrides: list[str] | None, smoke: bo
 
 
 def _report(store: Any, name: str, as_json: bool, out: Path | None = None) -> None:
-    from trainflat.reports import page, tables
+    from trainflat import reports
 
     document = store.read_run(name)
     rows = store.rows(document)
     if not rows:
         raise LookupError(f"nothing of {name} is finished yet; run it first: trainflat run {name}")
     folder = out or store.root / "reports" / name
-    written = page.write_all(rows, {key: value for key, value in document.items() if key != "points"}, folder)
+    written = reports.write_all(rows, {key: value for key, value in document.items() if key != "points"}, folder)
     if as_json:
         _print_json({"recipe": name, "rows": rows, "report": str(folder / "report.html")})
         return
-    for table in tables.every(rows):
-        _print_table(table.heading, list(table.header), [list(row) for row in table.rows])
+    for table in [*reports.every(rows), *reports.costs(rows)]:
+        _print_table(table.heading, list(table.header), reports.text(table)[1:], table.note)
+    for finding in reports.findings(rows):
+        print(f"{finding.task}: {finding}")
     print(f"\nReport: {folder / 'report.html'}  (and {len(written) - 1} files beside it)")
 
 
@@ -242,7 +246,15 @@ def _seeds(text: str | None) -> list[int] | None:
 
 
 def _command() -> str:
-    return " ".join(["trainflat", *sys.argv[1:]])
+    return shlex.join(["trainflat", *sys.argv[1:]])
+
+
+def _recorded(recipe: str, seeds: str | None, overrides: list[str] | None, smoke: bool) -> str:
+    """The command without what cannot change a result: store, data folder, device, threads."""
+    sets = [word for override in overrides or [] for word in ("--set", override)]
+    return shlex.join(
+        ["trainflat", "run", recipe, *(["--seeds", seeds] if seeds else []), *sets, *(["--smoke"] * smoke)]
+    )
 
 
 def _sentence(error: Exception) -> str:
@@ -262,13 +274,14 @@ def _print_json(document: Any) -> None:
     print(json.dumps(document, indent=1))
 
 
-def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+def _print_table(title: str, header: list[str], rows: list[list[str]], note: str = "") -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*header, title=title, title_justify="left", header_style="bold")
+    table = Table(*header, title=title, caption=note or None, title_justify="left", header_style="bold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

@@ -76,14 +76,11 @@ class Store:
             return None
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            ours = document["format"] == FORMAT and document["key"] == key and isinstance(document["rows"], list)
+            if document["format"] == FORMAT and document["key"] == key and isinstance(document["rows"], list):
+                return document
         except (ValueError, KeyError, TypeError):
-            ours = False
-        if not ours:
-            raise ValueError(
-                f"{path} is damaged or not ours; delete the folder {path.parent} to compute this stage again"
-            )
-        return document
+            pass  # told below, as is what is JSON but not ours
+        raise ValueError(f"{path} is damaged or not ours; delete the folder {path.parent} to compute this stage again")
 
     def finish(self, key: str, document: Mapping[str, Any]) -> dict[str, Any]:
         """Mark the stage complete: ``done.json`` is renamed into place last."""
