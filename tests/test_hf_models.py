@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -297,3 +298,11 @@ def test_minilm_is_the_real_six_layer_encoder():
     sentences = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
     same, other = float(sentences[0] @ sentences[1]), float(sentences[0] @ sentences[2])
     assert same > 0.8 > 0.3 > other  # a trained sentence encoder, not random weights
+
+
+@pytest.mark.parametrize("name", ["no/such-checkpoint", "/nowhere/at/all"])
+def test_an_unknown_checkpoint_is_a_sentence_in_a_fresh_process_too(name):
+    """The client's errors are a module that nobody else may have imported yet."""
+    command = f"from trainflat.hf import checkpoints; checkpoints.locate({name!r})"
+    ended = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert f"FileNotFoundError: checkpoint {name!r}: there is no folder of this name" in ended.stderr

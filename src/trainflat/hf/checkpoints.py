@@ -19,6 +19,7 @@ WANTED: dict[str, Any] = {
     "allow_patterns": ["*.json", "*.txt", "*.model", "*.safetensors"],
     "ignore_patterns": ["*/*"],
 }
+ERRORS = "huggingface_hub.errors"  # not an attribute of huggingface_hub until somebody imported it
 
 
 def locate(model: str) -> Path:
@@ -102,9 +103,9 @@ def _hub_identity(name: str) -> str:
 def _downloaded(name: str) -> Path | None:
     hub = need("huggingface_hub")
     try:
-        hub.utils.validate_repo_id(name)
+        need("huggingface_hub.utils").validate_repo_id(name)
         return _checked(Path(hub.snapshot_download(name, local_files_only=True, **WANTED)))
-    except hub.errors.HFValidationError:
+    except need(ERRORS).HFValidationError:
         raise FileNotFoundError(f"{_looked(name)}, and it cannot be a name on the hub; {SERVES}") from None
     except OSError:
         return None  # not downloaded before, or only partly
@@ -112,14 +113,13 @@ def _downloaded(name: str) -> Path | None:
 
 def _asked(name: str, ask: Callable[[], Any]) -> Any:
     """What the hub answers, or one sentence why it did not."""
-    hub = need("huggingface_hub")
     if not hub_answers():
         why = "HF_HUB_OFFLINE forbids asking the hub" if offline() else f"the hub ({hub_endpoint()}) cannot be reached"
         raise FileNotFoundError(f"{_looked(name)}, and {why}; {SERVES}, or 'minilm'")
     try:
         with quiet():
             return ask()
-    except hub.errors.RepositoryNotFoundError:
+    except need(ERRORS).RepositoryNotFoundError:
         raise LookupError(f"{_looked(name)}, and the hub ({hub_endpoint()}) has none; {SERVES}") from None
     except Exception as error:  # refused, broken off, disk full: the client's errors have no common class
         raise FileNotFoundError(
