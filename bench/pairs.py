@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ __all__ = [
     "arguments",
     "load",
     "now",
+    "peak_allocated",
     "peak_bytes",
     "ratio",
     "reset_peak",
@@ -144,6 +146,16 @@ def arguments(what: str, *extra: tuple[str, dict]) -> argparse.Namespace:
     torch.set_num_threads(parsed.threads)
     _clock[0] = clocks[parsed.clock]
     return parsed
+
+
+def peak_allocated(run: Callable[[], object]) -> int:
+    """The most that torch had allocated at once while running, in bytes beyond what it had before: exact, without noise."""
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
+        run()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(accumulate((event.nbytes() for event in events), initial=0))
 
 
 def reset_peak() -> int:

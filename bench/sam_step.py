@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.bert import batch, bert
-from bench.pairs import Line, arguments, load, now, peak_bytes, ratio, reset_peak, show, subprocess_output, take_turns
+from bench.pairs import Line, arguments, load, now, peak_allocated, ratio, show, take_turns
 from trainflat import flat, train
 
 TITLE = "A SAM step at BERT-base size, batch 8 x 128, fp32"
@@ -123,45 +123,32 @@ def whole_step(options: argparse.Namespace) -> list[Line]:
 
 
 def memory(options: argparse.Namespace) -> list[Line]:
-    """Each candidate in a process of its own."""
-    small = ["--small"] if options.small else []
-    kinds = ("plain", "ours", "theirs")
-    peak = {kind: int(subprocess_output("bench.sam_step", "--memory", kind, *small)) for kind in kinds}
+    """The first two steps, at their peak, minus the same of plain training."""
+    runs = {
+        "plain": lambda model: our_steps(model, options.small),
+        "ours": lambda model: our_steps(model, options.small, flat.sam()),
+        "theirs": lambda model: their_steps(model, options.small),
+    }
+    peak = {}
+    for kind, begin in runs.items():
+        running = begin(bert(options.small))
+        peak[kind] = peak_allocated(lambda running=running: (next(running), next(running)))
     copy = 4 * sum(p.numel() for p in bert(options.small).parameters())
 
     def line(what: str, kind: str, target: float | None) -> Line:
         extra = peak[kind] - peak["plain"]
-        return Line(what, f"{extra / 1e6:.0f} MB", f"{copy / 1e6:.0f} MB", extra / copy, target)
+        return Line(what, f"{extra / 1e6:.1f} MB", f"{copy / 1e6:.1f} MB", extra / copy, target)
 
     return [
-        line("extra memory of SAM; peer: one copy of the weights", "ours", 1.05),
+        line("extra memory of SAM; peer: one copy of the weights", "ours", 1.01),
         line("pytorch_optimizer.SAM's extra memory, the same way", "theirs", None),
     ]
 
 
-def peak(kind: str, small: bool) -> int:
-    """The peak of resident memory of three training steps."""
-    model = bert(small)
-    runs = {
-        "plain": lambda: our_steps(model, small),
-        "ours": lambda: our_steps(model, small, flat.sam()),
-        "theirs": lambda: their_steps(model, small),
-    }
-    steps = runs[kind]()
-    reset_peak()
-    for _ in range(3):
-        next(steps)
-    return peak_bytes()
-
-
 def main() -> None:
-    options = arguments(__doc__ or "", ("--memory", {"choices": ["plain", "ours", "theirs"], "help": "used inside"}))
-    if options.memory:
-        print(peak(options.memory, options.small))
-        return
-    before = load()
+    options, before = arguments(__doc__ or ""), load()
     lines = [*ascent(options), *whole_step(options), *memory(options)]
-    notes = ["Memory: peak of resident bytes over three steps, minus that of plain training; its noise is 5 %."]
+    notes = ["Memory is what torch allocated at the peak of two steps, minus that of plain training."]
     show(TITLE, lines, options, before, notes)
 
 

@@ -130,7 +130,8 @@ def test_a_rule_from_anybodys_module_runs(ran):
 def test_quantize_and_measure_follow_their_model(ran):
     stages = ran(
         '[stage.train]\nkind = "Finetune"\n[stage.int8]\nkind = "Quantize"\nmodel = "train"\n'
-        '[stage.cost]\nkind = "Measure"\nmodel = "train"\n[stage.small]\nkind = "Measure"\nmodel = "train"\nquantizer = "dynamic_int8"\n'
+        '[stage.cost]\nkind = "Measure"\nmodel = "train"\n'
+        '[stage.small]\nkind = "Measure"\nmodel = "train"\nquantizer = "dynamic_int8"\n'
     )
     assert stages["int8"][0]["rows"][0]["variant"] == "int8 per_channel"
     dense, small = (stages[name][0]["rows"][0]["cost"] for name in ("cost", "small"))
