@@ -11,7 +11,7 @@ help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/demo  ## set up, run the quickstart, print its table and where report.html lies
-	$(BIN)/trainflat run quickstart
+	$(BIN)/trainflat run quickstart --threads 1  # the models are small: a second thread gains little
 
 test: $(VENV)/test  ## set up with the test extras, run the tests (offline, under 6 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
