@@ -114,22 +114,19 @@ def test_killed_at_ten_random_moments_a_run_ends_in_the_same_bits(planned, tmp_p
     undisturbed = child(planned(), tmp_path / "whole")
     undisturbed.join()
     assert undisturbed.exitcode == 0
-    duration = time.monotonic() - began
-    moments, killed = random.Random(0), 0
-    for _ in range(100):
-        process = child(planned(), tmp_path / "killed", checkpoint_seconds=0.0)
-        process.join(timeout=moments.uniform(0.02, max(0.2, duration / 8)))
+    longest = (time.monotonic() - began) / 12  # so that most runs take several kills to their end
+    moments, killed, finished = random.Random(0), 0, 0
+    while killed < 10 or not finished:
+        store = tmp_path / f"killed-{finished}"
+        process = child(planned(), store, checkpoint_seconds=0.0)
+        process.join(timeout=moments.uniform(0.01, longest * (1 + killed / 10)))  # ever later, so that a run gets ahead
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             killed += process.exitcode == -signal.SIGKILL
-        if killed >= 10 or process.exitcode == 0:
-            break
-    assert killed >= 10
-    last = child(planned(), tmp_path / "killed")
-    last.join()
-    assert last.exitcode == 0
-    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+        if process.exitcode == 0:
+            assert results(store) == results(tmp_path / "whole")
+            finished += 1
 
 
 def test_two_runs_at_once_share_the_work(planned, tmp_path):
