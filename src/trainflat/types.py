@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Closure", "Gradient", "Objective", "Params", "Quantizer", "Schedule", "Score", "Task"]
+__all__ = ["Average", "Batch", "Closure", "Gradient", "Objective", "Params", "Quantizer", "Schedule", "Score", "Task"]
 
 Batch = Any
 """What one micro-batch is: here always a pair ``(inputs, labels)``, inputs a tensor or a dict of keyword tensors."""
@@ -45,6 +45,22 @@ class Gradient(Protocol):
     """
 
     def __call__(self, closure: Closure, params: Params, t: float) -> Tensor: ...
+
+
+class Average(Protocol):
+    """Which iterate is kept: is shown the weights after every step, and writes none of them."""
+
+    def __call__(self, params: Params, t: float) -> None:
+        """Look at the weights after a step; ``t`` is the progress at its end, in (0, 1]."""
+        ...
+
+    def apply_to(self, model: nn.Module) -> None:
+        """Put into the model what is kept."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 __all__ = ["Mask"]
 
+_ROOM = 1 << 20  # weights whose mask is widened at a time
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -125,8 +126,9 @@ class Mask(Mapping[str, Tensor]):
         self.apply_to(model)
         if optimizer is not None:
             _forget(optimizer, pairs)
+        room = torch.empty(_ROOM, dtype=torch.int32)
         hooks = [
-            p.register_post_accumulate_grad_hook(lambda p, alive=alive: _zero(p.grad, alive))
+            p.register_post_accumulate_grad_hook(lambda p, alive=alive: _zero(p.grad, alive, room))
             for p, alive in pairs
             if p.requires_grad  # a frozen parameter gets no gradient, and takes no hook
         ]
@@ -151,18 +153,25 @@ class Mask(Mapping[str, Tensor]):
         return [(parameters[name], tensor.to(parameters[name].device)) for name, tensor in self.items()]
 
 
-def _zero(tensor: Tensor | None, alive: Tensor) -> None:
+def _zero(tensor: Tensor | None, alive: Tensor, room: Tensor | None = None) -> None:
     """Zero in place what is not alive.
 
     The numbers are taken as integers of their size and multiplied by 0 or 1: exact for every bit pattern, NaN included,
-    and on a CPU five to ten times as fast as ``masked_fill_``, which branches at every weight.
+    and on a CPU five to ten times as fast as ``masked_fill_``, which branches at every weight. With ``room`` to widen a
+    piece of the mask to such integers first it takes a third to a half of that again.
     """
     if tensor is None:
         return
     if tensor.requires_grad and torch.is_grad_enabled():  # a gradient with a graph behind it, for second derivatives
         tensor.masked_fill_(~alive, 0)
-    else:
-        tensor.view(_INTEGERS[tensor.element_size()]).mul_(alive)
+        return
+    bits = tensor.view(_INTEGERS[tensor.element_size()])
+    if room is None or bits.device != room.device or bits.dtype != room.dtype or not bits.is_contiguous():
+        bits.mul_(alive)
+        return
+    pieces = (flat.reshape(-1).split(len(room)) for flat in (bits, alive))
+    for numbers, keep in zip(*pieces, strict=True):
+        numbers.mul_(room[: len(numbers)].copy_(keep))
 
 
 def _forget(optimizer: torch.optim.Optimizer, pairs: list[tuple[nn.Parameter, Tensor]]) -> None:

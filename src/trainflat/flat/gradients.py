@@ -126,8 +126,9 @@ def _ascend(
         with torch.no_grad():
             ascent = [p.grad for p in weights if p.grad is not None]
             norm = direction(weights, ascent)
-            torch._foreach_copy_(moved, weights)
-            torch._foreach_add_(moved, ascent, alpha=radius / (float(norm) + eps))
+            length = radius / (float(norm) + eps)
+            for w, direct, there in zip(weights, ascent, moved, strict=True):
+                torch.add(w, direct, alpha=length, out=there)  # reads and writes each number once: no foreach has it
         del ascent  # with it and the next line the first gradient's memory is free before the second one needs it
         for p in weights:
             p.grad = None

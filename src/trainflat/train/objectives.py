@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from trainflat.types import Batch
+from trainflat.types import Batch, Objective
 
-__all__ = ["cross_entropy", "logits", "mean_squared_error"]
+__all__ = ["cross_entropy", "l1", "logits", "mean_squared_error"]
 
 
 def logits(model: nn.Module, inputs: Any) -> Tensor:
@@ -43,3 +45,40 @@ def mean_squared_error(model: nn.Module, batch: Batch) -> Tensor:
     """
     inputs, labels = batch
     return nn.functional.mse_loss(logits(model, inputs).reshape(labels.shape), labels.float())
+
+
+def l1(
+    objective: Objective, *, strength: float = 1e-5, where: Callable[[str, nn.Parameter], bool] | None = None
+) -> Objective:
+    """Another objective plus an l1 penalty: L(w) + strength * sum |w_i|, which drives weights towards zero.
+
+    Tibshirani 1996; the control of Na et al. 2022, appendix A.7: is it small weights that make SAM's models compressible? They
+    do not give the coefficient; the sum is over the prunable weights if ``where`` is the task's ``prunable``, as in recipes.
+
+    Args:
+        objective: What is penalised.
+        strength: >= 0; 0 is the objective itself. Default: 1e-5, the middle of the sweep 1e-6 to 1e-4 over which recipes run it.
+        where: Which parameters; default: all that require a gradient.
+
+    Raises:
+        ValueError: If the strength is negative.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> _ = model.weight.data.copy_(torch.tensor([[1.0, -3.0]]))
+        >>> l1(lambda model, batch: torch.tensor(1.0), strength=0.5)(model, None)       # 1 + 0.5 * 4
+        tensor(3., grad_fn=<AddBackward0>)
+    """
+    if strength < 0:
+        raise ValueError(f"strength must be at least 0, got {strength}")
+
+    def penalised(model: nn.Module, batch: Batch) -> Tensor:
+        loss = objective(model, batch)
+        if strength == 0:
+            return loss
+        chosen: list[Tensor] = [
+            p for name, p in model.named_parameters() if p.requires_grad and (where is None or where(name, p))
+        ]
+        return loss + strength * torch.stack(torch._foreach_norm(chosen, 1)).sum()
+
+    return penalised

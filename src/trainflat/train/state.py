@@ -112,17 +112,27 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
 
 
 def save_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, gradient: Any = None, **header: Any
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    gradient: Any = None,
+    average: Any = None,
+    **header: Any,
 ) -> None:
     """Everything that decides how a run goes on, after ``step`` finished steps.
 
-    Weights and buffers; the optimizer's own state dict (with the base learning rate that schedules multiply); the rule's
-    ``state_dict`` if it has one; the random streams of torch (CPU and the model's GPU), NumPy and Python. The position
-    in the data and in every schedule is ``step`` itself. ``header`` is kept beside it as JSON.
+    Weights and buffers; the optimizer's own state dict (with the base learning rate that schedules multiply); the
+    ``state_dict`` of the rule and of the average if they have one; the random streams of torch (CPU and the model's GPU),
+    NumPy and Python. The position in the data and in every schedule is ``step`` itself. ``header`` is kept beside it as JSON.
     """
     tensors: dict[str, Tensor] = {f"model/{name}": tensor for name, tensor in snapshot(model).items()}
     plain = take_apart("optimizer", optimizer.state_dict(), tensors)
-    rule = take_apart("gradient", gradient.state_dict(), tensors) if hasattr(gradient, "state_dict") else None
+    memories = {"gradient": gradient, "average": average}
+    kept = {
+        name: take_apart(name, of.state_dict(), tensors) for name, of in memories.items() if hasattr(of, "state_dict")
+    }
     tensors["random/torch"] = torch.get_rng_state()
     device = next(model.parameters()).device
     if device.type == "cuda":
@@ -130,11 +140,11 @@ def save_state(
     kind, keys, *rest = np.random.get_state(legacy=True)
     tensors["random/numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
     streams = {"numpy": [kind, *rest], "python": random.getstate()}
-    write(path, tensors, {"step": step, "optimizer": plain, "gradient": rule, "random": streams, "extra": header})
+    write(path, tensors, {"step": step, "optimizer": plain, **kept, "random": streams, "extra": header})
 
 
 def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, gradient: Any = None
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, gradient: Any = None, average: Any = None
 ) -> tuple[int, dict]:
     """Put back what `save_state` wrote; returns the number of finished steps and the extra header.
 
@@ -144,8 +154,9 @@ def load_state(
     tensors, header = read(path)
     restore(model, {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")})
     optimizer.load_state_dict(put_together(header["optimizer"], tensors))
-    if header["gradient"] is not None and hasattr(gradient, "load_state_dict"):
-        gradient.load_state_dict(put_together(header["gradient"], tensors))
+    for name, memory in {"gradient": gradient, "average": average}.items():
+        if header.get(name) is not None and hasattr(memory, "load_state_dict"):
+            memory.load_state_dict(put_together(header[name], tensors))
     torch.set_rng_state(tensors["random/torch"])
     if "random/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random/cuda"], next(model.parameters()).device)

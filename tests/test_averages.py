@@ -1,0 +1,79 @@
+"""Averages of iterates against closed forms, and the laws over all of them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainflat import flat, testing
+from trainflat.flat import averages
+
+
+@pytest.mark.parametrize(
+    "average",
+    [
+        *(getattr(averages, name) for name in averages.__all__),
+        partial(flat.swa, checkpoints=3, share=1),
+        partial(flat.ema, 0.5),
+    ],
+)
+def test_every_average_keeps_the_laws(average):
+    testing.check_average(average)
+
+
+def seen(average, values: list[float]) -> float:
+    """What an average keeps of a weight that takes these values in turn."""
+    model = nn.Linear(1, 1, bias=False)
+    for i, value in enumerate(values):
+        nn.init.constant_(model.weight, value)
+        average(dict(model.named_parameters()), (i + 1) / len(values))
+    average.apply_to(model)
+    return model.weight.item()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "checkpoints", "averaged"), [(10, 10, [6, 7, 8, 9, 10]), (3, 6, [2, 2.5, 3])], ids=["small", "large"]
+)
+@pytest.mark.parametrize("steps_per_epoch", [2, 78, 116, 230, 3682])
+def test_swa_averages_the_checkpoints_that_the_paper_averages(epochs, checkpoints, averaged, steps_per_epoch):
+    steps = epochs * steps_per_epoch
+    kept = seen(flat.swa(checkpoints=checkpoints), [(i + 1) / steps_per_epoch for i in range(steps)])
+    assert kept == pytest.approx(np.mean(averaged), rel=1e-6)
+
+
+def test_swa_of_fewer_steps_than_checkpoints_takes_each_step_once():
+    assert seen(flat.swa(checkpoints=10), [1.0, 5.0, 3.0]) == 4.0  # after steps 2 and 3: at 6.7 and 10 of ten
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
+def test_ema_is_the_weighted_sum_written_out(decay):
+    values = [3.0, -1.0, 4.0, 1.0, -5.0]
+    weights = [decay**4, *((1 - decay) * decay ** (4 - i) for i in range(1, 5))]
+    assert sum(weights) == pytest.approx(1)
+    assert seen(flat.ema(decay), values) == pytest.approx(np.dot(weights, values), rel=1e-6)
+
+
+def test_an_average_of_bfloat16_weights_is_taken_in_float32():
+    model, average = nn.Linear(1, 1, bias=False).to(torch.bfloat16), flat.swa(checkpoints=300, share=1)
+    for i in range(300):
+        nn.init.constant_(model.weight, 1.0 if i % 2 else 1.0078125)  # neighbours in bfloat16
+        average(dict(model.named_parameters()), (i + 1) / 300)
+    assert average.mean["weight"].item() == pytest.approx(1.00390625, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (partial(flat.swa, checkpoints=0), "checkpoints counts"),
+        (partial(flat.swa, share=0.0), "must be in (0, 1]"),
+        (partial(flat.ema, 1.0), "decay must be in"),
+    ],
+)
+def test_a_value_that_cannot_be_is_told(make, said):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert said in str(error.value)
