@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -147,3 +149,107 @@ def test_a_ticket_of_other_weights_is_refused(ran, tmp_path):
     )
     with pytest.raises(ValueError, match="was drawn from other weights"):
         ran(IMP + '[stage.retrain]\nkind = "Finetune"\nticket = "imp"\n')
+
+
+def test_every_round_leaves_its_ticket(ran):
+    stages = ran(
+        IMP
+        + '[stage.at-60]\nkind = "Finetune"\nticket = "imp"\nat = 0.6\n[stage.last]\nkind = "Finetune"\nticket = "imp"\n'
+    )
+    imp, folder, _ = stages["imp"]
+    assert stages["at-60"][0]["rows"][0]["sparsity"] == imp["rows"][2]["sparsity"]
+    assert stages["last"][0]["rows"][0]["sparsity"] == imp["rows"][3]["sparsity"]
+    masks = [
+        compress.load_mask(folder / name)
+        for name in ("ticket-0.3.safetensors", "ticket-0.6.safetensors", "ticket.safetensors")
+    ]
+    for larger, smaller in itertools.pairwise(masks):
+        assert larger & smaller == smaller  # nested
+    shorter = ran('[stage.imp]\nkind = "Imp"\nsparsity = 0.6\nrounds = 2\n')["imp"][1]
+    assert compress.load_mask(shorter / "ticket.safetensors") == masks[1]
+
+
+def test_the_model_of_an_earlier_round_is_kept_if_asked(ran):
+    stages = ran(
+        IMP + 'keep_at = 0.6\n[stage.int8]\nkind = "Quantize"\nmodel = "imp"\n'
+        '[stage.short]\nkind = "Imp"\nsparsity = 0.6\nrounds = 2\n'
+    )
+    rows = stages["imp"][0]["rows"]
+    assert [row.get("kept") for row in rows] == [None, None, True, None]
+    assert stages["int8"][0]["rows"][0]["sparsity"] == rows[2]["sparsity"]
+    one, other = (train.state.read(stages[name][1] / "model.safetensors")[0] for name in ("imp", "short"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_one_schedule_over_all_rounds_never_restarts(ran):
+    import json
+
+    def rates(**fields):
+        _, folder, _ = ran(IMP + "rewind = false\n", **{"imp.steps": 50, **fields})["imp"]
+        return [json.loads(line)["lr"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+    whole, rounds = rates(**{"imp.schedule": "run"}), rates()
+    assert rounds == pytest.approx([1e-3 / 50] * 4)  # the last step of each round, at t = 49/50 of it
+    assert whole == pytest.approx([1e-3 * (1 - (50 * (i + 1) - 1) / 200) for i in range(4)])
+
+
+def test_a_drawn_ticket_is_random_for_each_seed_and_exact(ran):
+    toml = '[stage.draw]\nkind = "Draw"\nsparsity = 0.5\n[stage.train]\nkind = "Finetune"\nticket = "draw"\n'
+    stages = ran(toml)
+    mask = compress.load_mask(stages["draw"][1] / "ticket.safetensors")
+    assert stages["draw"][0]["rows"][0]["sparsity"] == stages["train"][0]["rows"][0]["sparsity"] == 0.5
+    assert mask.alive == 128
+    again = compress.load_mask(ran(toml)["draw"][1] / "ticket.safetensors")
+    assert again == mask
+    largest = compress.load_mask(ran(toml, **{"draw.score": "magnitude"})["draw"][1] / "ticket.safetensors")
+    task = make_task_of(None, None)
+    assert largest == compress.prune(
+        compress.magnitude(task.model(0)), 0.5, within=compress.Mask.dense(task.model(0), task.prunable)
+    )
+
+
+def test_an_average_is_what_is_kept_and_scored(ran):
+    fields = {"train.average": {"name": "swa", "checkpoints": 3, "share": 1.0}}
+    document, folder, job = ran('[stage.train]\nkind = "Finetune"\n', **fields)["train"]
+    task = make_task(job.stage.task)
+    model, snapshots = task.model(0), []
+    torch.manual_seed(train.derive("training", 0, 0))
+    adam = torch.optim.Adam(model.parameters(), fused=True)
+    batches = task.batches(train.derive("data", 0, 0))
+    for step in train.loop(model, task.objective, batches, adam, steps=12, lr=train.linear(), clip=1.0):
+        if step.index + 1 in (4, 8, 12):
+            snapshots.append(train.snapshot(model))
+    kept = train.state.read(folder / "model.safetensors")[0]
+    for name, tensor in kept.items():
+        torch.testing.assert_close(tensor, torch.stack([s[name] for s in snapshots]).mean(0))
+    train.restore(model, kept)
+    assert task.evaluate(model)["accuracy"] == document["rows"][0]["value"]
+
+
+def test_an_l1_penalty_makes_the_prunable_weights_smaller(ran):
+    def size(**fields):
+        _, folder, job = ran('[stage.train]\nkind = "Finetune"\nsteps = 100\n', **fields)["train"]
+        weights, task = train.state.read(folder / "model.safetensors")[0], make_task(job.stage.task)
+        model = task.model(0)
+        return sum(float(weights[n].abs().sum()) for n, p in model.named_parameters() if task.prunable(n, p))
+
+    assert size(**{"train.objective": {"name": "l1", "strength": 0.1}}) < 0.8 * size()
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ('kind = "Finetune"\nat = 0.5', "name the stage that finds it"),
+        ('kind = "Finetune"\nticket = "imp"\nat = 0.5', "leaves tickets at 0.3, 0.6, 0.9"),
+        ('kind = "Finetune"\nticket = "x"', "which leaves no ticket"),
+        ('kind = "Finetune"\naverage = "swa"\nkeep = "best"', "both say which iterate"),
+        ('kind = "Finetune"\nobjective = { name = "l1", strength = -1.0 }', "strength must be at least 0"),
+        ('kind = "Imp"\nkeep_at = 0.55', "none of the sparsities that are trained: 0, 0.1, 0.2"),
+        ('kind = "Draw"\nsparsity = 1.0', "must be in (0, 1), got 1.0"),
+    ],
+)
+def test_what_cannot_be_is_told_while_planning(ran, toml, said):
+    with pytest.raises(ValueError) as error:
+        ran(IMP + '[stage.x]\nkind = "Finetune"\n[stage.wrong]\n' + toml)
+    assert said in str(error.value)

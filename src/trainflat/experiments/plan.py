@@ -11,6 +11,7 @@ from typing import Any
 from trainflat.experiments import stages
 from trainflat.experiments.recipe import Recipe, check_seeds
 from trainflat.experiments.resolve import Spec, check, find, near
+from trainflat.experiments.resources import Resources
 from trainflat.experiments.store import identity
 
 __all__ = ["Job", "Plan", "plan"]
@@ -26,6 +27,7 @@ class Job:
     key: str
     parents: dict[str, Job]
     settings: dict[str, Any]
+    resources: Resources = Resources()
 
     @property
     def kind(self) -> str:
@@ -35,11 +37,15 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The jobs in an order in which they can run, each once, and the points of the sweep that they serve."""
+    """The jobs in an order in which they can run, each once, and the points of the sweep that they serve.
+
+    ``plan(recipe, **asked)`` makes the same plan again, on another machine for instance.
+    """
 
     recipe: Recipe
     jobs: list[Job]
     points: list[dict[str, Any]]
+    asked: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def plan(
@@ -56,7 +62,7 @@ def plan(
     """
     tables = recipe.document["stage"]
     kinds = {name: _kind(recipe.name, name, table["kind"]) for name, table in tables.items()}
-    fields = {name: {f.name: _default(f) for f in dataclasses.fields(kind)} for name, kind in kinds.items()}
+    fields = {name: {f.name: _default(f) for f in _keys(kind).values()} for name, kind in kinds.items()}
     for key in recipe.document.get("defaults", {}):
         if not any(key in known for known in fields.values()):
             raise ValueError(
@@ -78,17 +84,32 @@ def plan(
     for seed in seeds:
         for arm, built in parsed:
             here: dict[str, Job] = {}
-            for name, (stage, settings) in built.items():
+            for name, (stage, settings, resources) in built.items():
                 parents = {
                     f.name: here[getattr(stage, f.name)]
                     for f in dataclasses.fields(stage)
                     if f.metadata.get("parent") and getattr(stage, f.name) is not None
                 }
                 keys = {field: job.key for field, job in parents.items()}
+                if hasattr(stage, "check_parents"):
+                    _check_parents(recipe.name, name, stage, parents)
                 key = identity(type(stage).__name__, stage.VERSION, settings, keys, seed)
-                here[name] = jobs.setdefault(key, Job(name, stage, seed, key, parents, settings))
+                here[name] = jobs.setdefault(key, Job(name, stage, seed, key, parents, settings, resources))
                 points.setdefault((key, *arm.values()), {"arm": arm, "stage": name, "seed": seed, "key": key})
-    return Plan(recipe, list(jobs.values()), list(points.values()))
+    asked = {"overrides": dict(overrides or {}), "seeds": list(seeds), "smoke": smoke}
+    return Plan(recipe, list(jobs.values()), list(points.values()), asked)
+
+
+def _check_parents(recipe: str, name: str, stage: Any, parents: Mapping[str, Job]) -> None:
+    try:
+        stage.check_parents({field: job.stage for field, job in parents.items()})
+    except ValueError as error:
+        raise ValueError(f"[stage.{name}] of {recipe}: {error}") from error
+
+
+def _keys(kind: type) -> dict[str, dataclasses.Field]:
+    """What a stage's table may hold: its own fields, and the resources that every stage may ask for."""
+    return {f.name: f for f in [*dataclasses.fields(Resources), *dataclasses.fields(kind)]}
 
 
 def _default(f: dataclasses.Field) -> Any:
@@ -109,12 +130,12 @@ def _kind(recipe: str, name: str, kind: str) -> type:
 
 def _parse(
     recipe: str, name: str, kind: type, table: Mapping[str, Any], all_stages: Mapping[str, Any]
-) -> tuple[Any, dict]:
-    """The stage object, and the settings that decide its result: all fields with defaults, parents left out."""
+) -> tuple[Any, dict, Resources]:
+    """The stage object, the settings that decide its result (all fields with defaults, parents left out), and the resources."""
     where = f"[stage.{name}] of {recipe}"
     table = {key: value for key, value in table.items() if key != "kind"}
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind, include_extras=True)
+    known, own = _keys(kind), {f.name for f in dataclasses.fields(kind)}
+    hints = {**typing.get_type_hints(Resources), **typing.get_type_hints(kind, include_extras=True)}
     earlier = list(all_stages)[: list(all_stages).index(name)]
     for key in table:
         if key not in known:
@@ -140,7 +161,8 @@ def _parse(
                 settings[key] = value
         values[key] = value
     try:
-        return kind(**values), settings
+        resources = Resources(**{key: value for key, value in values.items() if key not in own})
+        return kind(**{key: value for key, value in values.items() if key in own}), settings, resources
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
 

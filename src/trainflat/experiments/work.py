@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,17 @@ from torch import nn
 from trainflat import train
 from trainflat.experiments.resolve import Spec, build
 
-__all__ = ["TASKS", "Interrupted", "Parent", "Work", "make_task", "point"]
+__all__ = [
+    "TASKS",
+    "Interrupted",
+    "Parent",
+    "Work",
+    "listed",
+    "make_task",
+    "nearest",
+    "point",
+    "ticket_file",
+]
 
 SCRATCH = ("state.safetensors", "best.safetensors", "round.safetensors")
 TASKS = ("trainflat.tasks", "trainflat.hf")
@@ -31,6 +41,18 @@ class Parent:
     stage: Any
     folder: Path
     rows: list[dict[str, Any]]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row of the model that the stage left behind: the last one, unless another is marked as kept."""
+        return next((row for row in self.rows if row.get("kept")), self.rows[-1])
+
+    def ticket(self, at: float | None) -> Path:
+        """The file of the ticket at a sparsity, of the last one by default; planning has checked that there is one."""
+        levels = self.stage.tickets()
+        found = len(levels) - 1 if at is None else nearest(at, levels)
+        assert found is not None
+        return self.folder / (ticket_file(levels[found]) if found < len(levels) - 1 else "ticket.safetensors")
 
     def task(self) -> Any:
         """The task that the stage was about."""
@@ -82,14 +104,37 @@ def make_task(spec: Spec) -> Any:
     return _tasks[key]
 
 
+def ticket_file(sparsity: float) -> str:
+    """The file of one round's ticket.
+
+    >>> ticket_file(0.7)
+    'ticket-0.7.safetensors'
+    """
+    return f"ticket-{sparsity:.4g}.safetensors"
+
+
+def nearest(sparsity: float, levels: Sequence[float]) -> int | None:
+    """Which of the levels is this sparsity, up to rounding; None if none is.
+
+    >>> nearest(0.3, [0.1, 0.2, 0.1 + 0.2])
+    2
+    """
+    return next((i for i, level in enumerate(levels) if abs(level - sparsity) < 1e-4), None)
+
+
+def listed(levels: Sequence[float]) -> str:
+    """Sparsities in a sentence."""
+    return ", ".join(f"{level:.4g}" for level in levels)
+
+
 def point(task: Any, metrics: Mapping[str, float], **about: Any) -> dict[str, Any]:
     """A row: one measured point, with the main metric under ``value``."""
     metric, value = next(iter(metrics.items()))
-    name, model, note = task.name, getattr(task, "model_name", None), getattr(task, "note", None)
     row = {
-        "task": name,
-        "model": model,
-        "note": note,
+        "task": task.name,
+        "model": getattr(task, "model_name", None),
+        "note": getattr(task, "note", None),
+        "official": getattr(task, "official", None),
         "metric": metric,
         "value": value,
         "metrics": dict(metrics),

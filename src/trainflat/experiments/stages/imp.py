@@ -12,9 +12,10 @@ from trainflat import train
 from trainflat.compress import Mask, Ticket, prune, rounds, save_mask
 from trainflat.compress.tickets import load_mask
 from trainflat.experiments.resolve import Spec, build, component
-from trainflat.experiments.stages.training import Training
-from trainflat.experiments.work import Work, make_task, point
+from trainflat.experiments.stages.training import SCHEDULES, Training
+from trainflat.experiments.work import Work, listed, make_task, nearest, point, ticket_file
 from trainflat.train.state import read
+from trainflat.types import Schedule
 
 __all__ = ["Imp"]
 
@@ -30,6 +31,9 @@ class Imp(Training):
 
     Args:
         rewind: True puts the starting weights back after pruning; False goes on from the pruned ones ("standard pruning").
+        schedule: Whether ``lr`` runs its course in every "round" or once over the whole "run", which then never restarts (Chen et
+            al.'s scripts for standard pruning). Default: "round", the natural reading of Na et al.
+        keep_at: The sparsity whose trained model is left for other stages. Default: the last.
         head: What rewinding does to the task's head: "keep" it in training (Chen et al.'s code, the default), "rewind" it to
             its initial values, or "reinit" it from a new seed each round.
     """
@@ -38,35 +42,58 @@ class Imp(Training):
     sparsity: float = 0.9
     rounds: int = 9
     rewind: bool = True
+    schedule: Literal["round", "run"] | None = None
+    keep_at: float | None = None
     head: Literal["keep", "reinit", "rewind"] = "keep"
     score: Spec = component(*SCORES, default="magnitude", given=1)
     scope: Literal["global", "tensor"] = "global"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rounds(self.sparsity, self.rounds)
+        levels = [0.0, *rounds(self.sparsity, self.rounds)]
+        if self.keep_at is not None and nearest(self.keep_at, levels) is None:
+            raise ValueError(f"keep_at {self.keep_at} is none of the sparsities that are trained: {listed(levels)}")
 
     def run(self, work: Work) -> list[dict[str, Any]]:
         task = make_task(self.task)
         model = work.place(task.model(work.seed))
         start = train.snapshot(model)
         levels = rounds(self.sparsity, self.rounds)
+        kept = len(levels) if self.keep_at is None else nearest(self.keep_at, [0.0, *levels])
         mask, rows, carried = self._resume(work, model, task)
         for level in range(len(rows), len(levels) + 1):
             self._begin(model, task, Ticket(mask, start), carried, level, work.seed)
             with mask.on(model):
-                cost = self.train(work, task, model, round=level)
-            about = {"variant": "imp" if self.rewind else "std", "sparsity": mask.sparsity}
+                cost = self.train(work, task, model, round=level, lr=self._lr(level))
+            about = {
+                "variant": "imp" if self.rewind else "std",
+                "sparsity": mask.sparsity,
+                "kept": level == kept or None,
+            }
             rows.append(point(task, task.evaluate(model), **about, sparsity_total=mask.sparsity_in(model), **cost))
+            if level == kept:
+                train.save_weights(work.folder / "model.safetensors", model)
+            if 0 < level < len(levels):
+                Ticket(mask, start).save(work.folder / ticket_file(levels[level - 1]))
             if level < len(levels):
                 mask = prune(build(self.score, SCORES, model), levels[level], within=mask, scope=self.scope)
                 carried = self._carried(model, task)
                 save_mask(work.folder / "round.safetensors", mask, _under("carried", carried), rows=rows)
                 work.forget("state.safetensors", "best.safetensors")
             else:
-                train.save_weights(work.folder / "model.safetensors", model)
                 Ticket(mask, start).save(work.folder / "ticket.safetensors")
         return rows
+
+    def tickets(self) -> list[float]:
+        """The sparsities of the tickets that it leaves, one a round."""
+        return rounds(self.sparsity, self.rounds)
+
+    def _lr(self, level: int) -> Schedule | None:
+        """A piece of the one schedule over all trainings, or None for a round of its own."""
+        if self.schedule != "run":
+            return None
+        whole: Schedule = build(self.lr, SCHEDULES)
+        return lambda t: whole((level + t) / (self.rounds + 1))
 
     def _resume(self, work: Work, model: nn.Module, task: Any) -> tuple[Mask, list[dict[str, Any]], dict[str, Tensor]]:
         """The mask to train with next, the rows so far, and what the last round hands on."""

@@ -30,7 +30,7 @@ class Measure:
     def run(self, work: Work) -> list[dict[str, Any]]:
         source = work.parents["model"]
         task, model = source.task(), source.model(work.seed)
-        before = source.rows[-1]
+        before = source.row
         variant = before["variant"]
         if self.quantizer is not None:
             model, variant = build(self.quantizer, QUANTIZERS, model), grid(self.quantizer)

@@ -25,7 +25,7 @@ class Quantize:
         source = work.parents["model"]
         task, model = source.task(), source.model(work.seed)
         small = build(self.quantizer, QUANTIZERS, model)
-        before = source.rows[-1]
+        before = source.row
         about = {"sparsity": before["sparsity"], "sparsity_total": before["sparsity_total"]}
         return [point(task, task.evaluate(small), variant=grid(self.quantizer), **about)]
 

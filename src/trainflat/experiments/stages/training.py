@@ -13,12 +13,17 @@ from torch import nn
 from trainflat import train
 from trainflat.experiments.resolve import Spec, build, component
 from trainflat.experiments.work import TASKS, Interrupted, Work
+from trainflat.flat.averages import last
+from trainflat.train.objectives import cross_entropy
+from trainflat.types import Average, Objective, Schedule
 
 __all__ = ["Training"]
 
 OPTIMIZERS = ("torch.optim",)
 GRADIENTS = ("trainflat.flat",)
 SCHEDULES = ("trainflat.train.schedules",)
+AVERAGES = ("trainflat.flat.averages",)
+OBJECTIVES = ("trainflat.train.objectives",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,8 @@ class Training:
 
     ``epochs`` counts passes over the task's training data; ``steps`` (optimizer steps), if given, replaces it.
     ``keep`` = "best" evaluates after every epoch and keeps the best weights, as the paper does for small tasks: a score
-    chosen on the data it is reported on, so the default is "last".
+    chosen on the data it is reported on, so the default is "last". ``average`` keeps an average of the iterates instead, such
+    as "swa". ``objective`` makes another one of the task's, such as {name = "l1", strength = 1e-5}.
     """
 
     task: Spec = component(*TASKS)
@@ -40,6 +46,8 @@ class Training:
     accumulate: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     keep: Literal["last", "best"] = "last"
+    average: Spec | None = component(*AVERAGES, default=None)
+    objective: Spec | None = component(*OBJECTIVES, default=None, given=1)
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
@@ -50,44 +58,53 @@ class Training:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be above 0, got {self.clip}; leave it out of the recipe for the default")
+        if self.average is not None and self.keep == "best":
+            raise ValueError('average and keep = "best" both say which iterate is kept; leave one of them out')
         if isinstance(self.optimizer, Spec):
             self._optimizer(nn.Linear(1, 1))  # a wrong value is told while planning
             build(self.gradient, GRADIENTS)
             build(self.lr, SCHEDULES)
+            self._average()
+            self._objective(_Nothing)
 
-    def train(self, work: Work, task: Any, model: nn.Module, *, round: int = 0) -> dict[str, float]:
+    def train(
+        self, work: Work, task: Any, model: nn.Module, *, round: int = 0, lr: Schedule | None = None
+    ) -> dict[str, float]:
         """Train the model where it is; continues from ``state.safetensors`` if that is of this round.
 
-        Returns the cost: wall seconds, forward-backward passes and optimizer steps, over all interruptions.
+        ``lr`` is for this round instead of the stage's own schedule. Returns the cost: wall seconds, forward-backward passes and
+        optimizer steps, over all interruptions.
         """
         optimizer = self._optimizer(model)
-        gradient = build(self.gradient, GRADIENTS)
+        gradient, average = build(self.gradient, GRADIENTS), self._average()
         steps_per_epoch = max(1, math.ceil(task.steps_per_epoch / self.accumulate))
         steps = self.steps or math.ceil(self.epochs * steps_per_epoch)
         state, best_path = work.folder / "state.safetensors", work.folder / "best.safetensors"
         torch.manual_seed(train.derive("training", work.seed, round))
         done, memo = 0, {"round": round, "seconds": 0.0, "passes": 0, "best": None}
         if state.exists():
-            done, found = train.load_state(state, model, optimizer, gradient=gradient)
+            done, found = train.load_state(state, model, optimizer, gradient=gradient, average=average)
             memo = found
             assert found["round"] == round, "a state outlives its round only if the round's end was not recorded"
         began = saved = time.monotonic()
         before = memo["seconds"]
         running = train.loop(
             model,
-            task.objective,
+            self._objective(task),
             task.batches(train.derive("data", work.seed, round)),
             optimizer,
             steps=steps,
             start=done,
             gradient=gradient,
-            lr=build(self.lr, SCHEDULES),
+            lr=build(self.lr, SCHEDULES) if lr is None else lr,
             accumulate=self.accumulate,
             clip=self.clip,
             precision=self.precision,
         )
+        params = dict(model.named_parameters())
         for step in running:
             finished = step.index + 1
+            average(params, finished / steps)
             memo["passes"] += step.passes
             memo["seconds"] = before + time.monotonic() - began
             if self.keep == "best" and (finished % steps_per_epoch == 0 or finished == steps):
@@ -100,17 +117,33 @@ class Training:
                 work.log(round=round, step=finished, loss=step.loss, lr=step.lr, seconds=round_to(memo["seconds"]))
             wanted = work.stop()
             if wanted or time.monotonic() - saved >= work.checkpoint_seconds:
-                train.save_state(state, model, optimizer, step=finished, gradient=gradient, **memo)
+                train.save_state(state, model, optimizer, step=finished, gradient=gradient, average=average, **memo)
                 saved = time.monotonic()
             if wanted:
                 raise Interrupted
         if self.keep == "best":
             train.load_weights(best_path, model)
+        average.apply_to(model)
         return {"seconds": round_to(memo["seconds"]), "passes": memo["passes"], "steps": steps}
 
     def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """A fresh optimizer, with torch's fused kernels where it has them (a tenth of the time on CPU)."""
         return build(self.optimizer, OPTIMIZERS, list(model.parameters()), fused=True)
+
+    def _average(self) -> Average:
+        return build(self.average, AVERAGES) if self.average is not None else last()
+
+    def _objective(self, task: Any) -> Objective:
+        if self.objective is None:
+            return task.objective
+        return build(self.objective, OBJECTIVES, task.objective, where=task.prunable)
+
+
+class _Nothing:
+    """A task in name only: so that an objective's values are checked while planning."""
+
+    objective = staticmethod(cross_entropy)
+    prunable = staticmethod(lambda name, parameter: True)
 
 
 def round_to(seconds: float) -> float:
