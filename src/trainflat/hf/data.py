@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from trainflat.hf.needs import hub_answers, hub_endpoint, need, offline
+from trainflat.hf import sources
 
-__all__ = ["SUBSETS", "Rows", "Subset", "files", "official", "read", "source"]
+__all__ = ["SUBSETS", "Rows", "Subset", "files", "official", "read"]
 
 HUB = "nyu-mll/glue"
 REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"  # pinned: the same rows for everybody, known without asking
@@ -96,12 +95,6 @@ def official(subset: str) -> Subset:
     return SUBSETS[subset]
 
 
-def source(data: str | None = None) -> Path | None:
-    """The folder that holds ``glue/``, from the argument or the environment's ``TRAINFLAT_DATA``; None is the hub."""
-    given = data if data is not None else os.environ.get("TRAINFLAT_DATA") or None
-    return None if given is None else Path(given).expanduser()
-
-
 def files(subset: str, data: str | None = None) -> dict[str, Path] | None:
     """The Parquet file of each split, or None if the hub is to be asked.
 
@@ -109,7 +102,7 @@ def files(subset: str, data: str | None = None) -> dict[str, Path] | None:
         LookupError: If GLUE has no such task.
         FileNotFoundError: If a file is missing, or the hub is needed and does not answer.
     """
-    published, root = official(subset), source(data)
+    published, root = official(subset), sources.folder(data)
     if root is None:
         _check_hub(subset)
         return None
@@ -138,42 +131,17 @@ def read(subset: str, data: str | None = None) -> dict[str, Rows]:
         ValueError: If a file is corrupt, has no rows, lacks a column or a text, or has unknown or hidden labels.
     """
     published, found = official(subset), files(subset, data)
-    tables = _from_hub(subset) if found is None else {split: _from_file(path) for split, path in found.items()}
-    return {split: _checked(table, published, split, where) for split, (table, where) in tables.items()}
+    tables = _from_hub(subset) if found is None else {split: sources.parquet(path) for split, path in found.items()}
+    where = {split: f"{HUB} {subset} {split}" if found is None else str(found[split]) for split in tables}
+    return {split: _checked(table, published, split, where[split]) for split, table in tables.items()}
 
 
-def _from_file(path: Path) -> tuple[Any, str]:
-    pyarrow, parquet = need("pyarrow"), need("pyarrow.parquet")
-    try:
-        return parquet.read_table(path, use_threads=False), str(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-
-
-def _from_hub(subset: str) -> dict[str, tuple[Any, str]]:
-    datasets = need("datasets")
-    quiet = not datasets.utils.logging.is_progress_bar_enabled()
-    datasets.utils.logging.disable_progress_bar()
-    try:
-        loaded = datasets.load_dataset(HUB, subset, revision=REVISION)
-    except Exception as error:  # refused, broken off, disk full: the client's errors have no common class
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileNotFoundError(f"the hub did not deliver {HUB} {subset}: {line}. {_serves(subset)}") from error
-    finally:
-        if not quiet:
-            datasets.utils.logging.enable_progress_bar()
-    return {
-        split: (loaded[split].with_format("arrow")[:], f"{HUB} {subset} {split}") for split in official(subset).splits
-    }
+def _from_hub(subset: str) -> dict[str, Any]:
+    return sources.from_hub(HUB, subset, REVISION, official(subset).splits, serves=_serves(subset))
 
 
 def _check_hub(subset: str) -> None:
-    cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "datasets"
-    cache = Path(os.environ.get("HF_DATASETS_CACHE") or cache)
-    if (cache / HUB.replace("/", "___") / subset / "0.0.0" / REVISION).is_dir() or hub_answers():
-        return
-    why = "HF_HUB_OFFLINE forbids asking the hub" if offline() else f"the hub ({hub_endpoint()}) cannot be reached"
-    raise FileNotFoundError(f"{official(subset).title}: no data folder was given, and {why}. {_serves(subset)}")
+    sources.check_hub(official(subset).title, HUB, subset, REVISION, serves=_serves(subset))
 
 
 def _serves(subset: str) -> str:

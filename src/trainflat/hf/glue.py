@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainflat.hf import checkpoints, models, tokens
+from trainflat.hf import checkpoints, models, sources, tokens
 from trainflat.hf import data as glue_data
 from trainflat.hf.digests import digest_files
 from trainflat.hf.needs import need
@@ -58,7 +56,7 @@ def glue(
 
 
 class Glue:
-    """See `glue`, which makes it."""
+    """See `glue`, which makes it. ``official`` says whether every published row is there and the validation split is scored."""
 
     def __init__(self, subset: str, model: str, batch_size: int, max_length: int, holdout: float, data: str | None):
         if batch_size < 1:
@@ -70,10 +68,11 @@ class Glue:
         skeleton = models.skeleton(model, num_labels=self._outputs)
         self.head = models.head(skeleton)
         self._prunable = models.prunable(skeleton)
-        self._check_length(skeleton)
+        models.check_length(skeleton, max_length, model)
         rows = glue_data.read(subset, data)
         train, self._held_out = rows.pop("train"), rows
-        self.note = _note(self.published, train, rows, holdout, model)
+        self.note = sources.describe(self.published.title, {"train": train, **rows}, holdout, model)
+        self.official = not holdout and not any(found.is_subset for found in [train, *rows.values()])
         if holdout:
             inside, outside = _divide(train.labels, holdout)
             train, self._held_out = train.take(inside), {"holdout": train.take(outside)}
@@ -132,7 +131,10 @@ class Glue:
         if split not in self._cache:
             rows = self._train if split == "train" else self._held_out[split]
             self._cache[split] = tokens.encode(
-                self._tokenizer, rows.texts, max_length=self.max_length, identity=self._tokenizer_identity
+                self._tokenizer,
+                rows.texts,
+                max_length=self.max_length,
+                identity=checkpoints.tokenizer_identity(self.model_name),
             )
         return self._cache[split]
 
@@ -142,35 +144,11 @@ class Glue:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        tokenizer, known = models.tokenizer(self.model_name), models.config(self.model_name).vocab_size
-        if len(tokenizer) > known:
-            raise ValueError(
-                f"the tokenizer of {self.model_name!r} has {len(tokenizer)} tokens and the model only {known} "
-                f"embeddings; they do not belong together"
-            )
-        return tokenizer
-
-    @cached_property
-    def _tokenizer_identity(self) -> str:
-        folder = checkpoints.locate(self.model_name)
-        return digest_files(sorted(p for p in folder.iterdir() if p.suffix in {".json", ".txt", ".model"}))
+        return models.tokenizer(self.model_name)
 
     @property
     def _outputs(self) -> int:
         return len(self.published.labels) or 1
-
-    def _check_length(self, skeleton: nn.Module) -> None:
-        """RoBERTa and its kin count places from their padding index on, so they have fewer than they say."""
-        longest = min(
-            (
-                module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-                for name, module in skeleton.named_modules()
-                if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
-            ),
-            default=1_000_000,  # relative positions have no end
-        )
-        if not 3 <= self.max_length <= longest:
-            raise ValueError(f"max_length {self.max_length} must be from 3 to {longest}, {self.model_name!r}'s longest")
 
 
 def metrics(subset: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -218,7 +196,21 @@ def fingerprint(
     return f"{rows} {checkpoints.identity(model)}"
 
 
+def steps_per_epoch(
+    subset: str, *, batch_size: int = 32, holdout: float = 0.0, data: str | None = None, **other: Any
+) -> int:
+    """Batches of an epoch, from the number of rows alone: for planning. The rest of `glue`'s arguments do not matter."""
+    found = glue_data.files(subset, data)
+    rows = (
+        need("pyarrow.parquet").read_metadata(found["train"]).num_rows
+        if found
+        else glue_data.official(subset).sizes["train"]
+    )
+    return -(-(rows - round(holdout * rows)) // batch_size)
+
+
 glue.fingerprint = fingerprint  # pyright: ignore[reportFunctionMemberAccess]
+glue.steps_per_epoch = steps_per_epoch  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _correlations(predicted: np.ndarray, scores: np.ndarray) -> dict[str, float]:
@@ -243,14 +235,3 @@ def _divide(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
             f"holdout {share} of {len(labels)} rows leaves nothing to {'train on' if out.all() else 'score'}"
         )
     return np.flatnonzero(~out), np.flatnonzero(out)
-
-
-def _note(published: glue_data.Subset, train: Any, rows: dict[str, Any], holdout: float, model: str) -> str:
-    """One sentence for reports: which rows, how many, of how many."""
-    parts = []
-    for split, found in {"train": train, **rows}.items():
-        of = f" of {found.official:,} (subset)" if found.is_subset else ""
-        parts.append(f"{split.replace('_', ' ')} {len(found):,}{of}")
-    known = Path(model).name if os.sep in model and Path(model).is_dir() else model
-    taken = f"; scored on {holdout:.0%} of train, which training does not see" if holdout else ""
-    return f"{published.title} {', '.join(parts)}; {known}{taken}"

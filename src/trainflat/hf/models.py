@@ -1,4 +1,4 @@
-"""Sequence-classification models: a checkpoint read once, copied with a fresh head for every seed."""
+"""Transformers models for a task: a checkpoint read once, copied with a fresh head for every seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from trainflat.hf.checkpoints import files, first_line, locate, quiet
 from trainflat.hf.needs import need
 from trainflat.train.seeds import derive
 
-__all__ = ["build", "config", "head", "load", "prunable", "skeleton", "tokenizer"]
+__all__ = ["build", "check_length", "config", "head", "load", "prunable", "skeleton", "tokenizer"]
+
+CLASSIFIER = "SequenceClassification"  # transformers' AutoModelFor...
 
 
 def load(model: str, *, num_labels: int = 2, seed: int = 0) -> tuple[nn.Module, Any]:
@@ -34,8 +36,10 @@ def load(model: str, *, num_labels: int = 2, seed: int = 0) -> tuple[nn.Module, 
     return build(model, seed=seed, num_labels=num_labels), tokenizer(model)
 
 
-def build(model: str, *, seed: int, num_labels: int = 2, labels: Sequence[str] = ()) -> nn.Module:
-    """A transformers model for sequence classification in float32 whose head is drawn from the seed.
+def build(
+    model: str, *, seed: int, num_labels: int = 2, labels: Sequence[str] = (), kind: str = CLASSIFIER
+) -> nn.Module:
+    """A transformers model in float32 whose head is drawn from the seed.
 
     The head is drawn as the architecture does (for BERT: normal with standard deviation ``initializer_range``, zero
     bias), and always afresh, also where the checkpoint has one. What else the checkpoint lacks of the encoder, say a
@@ -46,13 +50,14 @@ def build(model: str, *, seed: int, num_labels: int = 2, labels: Sequence[str] =
         seed: The same seed gives the same head.
         num_labels: Outputs of the head; 1 for regression.
         labels: Their names, for whoever saves and deploys the model.
+        kind: What comes after ``AutoModelFor``: ``"SequenceClassification"``, ``"QuestionAnswering"``.
 
     Raises:
         As `load`.
     """
     folder = locate(model)
     stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files(folder))
-    template, missing = _read(folder, num_labels, stamp)
+    template, missing = _read(folder, kind, num_labels, stamp)
     built = copy.deepcopy(template)
     if labels:
         built.config.id2label = dict(enumerate(labels))
@@ -71,15 +76,23 @@ def tokenizer(model: str) -> Any:
     """The checkpoint's tokenizer.
 
     Raises:
+        ValueError: If the model has fewer embeddings than the tokenizer has tokens.
         As `load`.
     """
     folder = locate(model)
     transformers = need("transformers")
     try:
         with quiet():
-            return transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            loaded = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:
         raise ValueError(f"the tokenizer in {folder} cannot be read: {first_line(error)}") from error
+    known = _config(folder).vocab_size
+    if len(loaded) > known:
+        raise ValueError(
+            f"the tokenizer of {model!r} has {len(loaded)} tokens and the model only {known} "
+            f"embeddings; they do not belong together"
+        )
+    return loaded
 
 
 def config(model: str) -> Any:
@@ -95,8 +108,8 @@ def prunable(model: nn.Module) -> set[str]:
     """Names of the weights that pruning may touch: every linear layer's matrix inside the encoder, its pooler included.
 
     Embeddings (and their projections), biases, LayerNorm and the task's head stay. For BERT-base these are 73
-    matrices with 85,524,480 weights, the set of Chen et al. 2020, arXiv:2007.12223; RoBERTa has no pooler, and
-    what takes its place is head.
+    matrices with 85,524,480 weights, the set of Chen et al. 2020, arXiv:2007.12223. RoBERTa has no pooler, and
+    what takes its place is head. For question answering BERT has none either: 72 matrices, 84,934,656 weights.
 
     Raises:
         ValueError: If the encoder has no linear layer.
@@ -127,22 +140,46 @@ def head(model: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.split(".")[0] + "." for name in outside))
 
 
-def skeleton(model: str, *, num_labels: int = 2) -> nn.Module:
+def skeleton(model: str, *, num_labels: int = 2, kind: str = CLASSIFIER) -> nn.Module:
     """The model without weights, on the meta device: for its names and shapes, in milliseconds."""
     transformers = need("transformers")
     settings = copy.deepcopy(config(model))
     settings.num_labels = num_labels
     with quiet(), torch.device("meta"):
-        return transformers.AutoModelForSequenceClassification.from_config(settings)
+        return _auto(transformers, kind).from_config(settings)
+
+
+def check_length(skeleton: nn.Module, max_length: int, model: str) -> None:
+    """Refuse inputs that are longer than the model takes.
+
+    RoBERTa and its kin count places from their padding index on, so they have fewer than they say.
+
+    Raises:
+        ValueError: If ``max_length`` is below 3 or above the model's longest input.
+    """
+    longest = min(
+        (
+            module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            for name, module in skeleton.named_modules()
+            if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
+        ),
+        default=1_000_000,  # relative positions have no end
+    )
+    if not 3 <= max_length <= longest:
+        raise ValueError(f"max_length {max_length} must be from 3 to {longest}, {model!r}'s longest")
+
+
+def _auto(transformers: Any, kind: str) -> Any:
+    return getattr(transformers, f"AutoModelFor{kind}")
 
 
 @lru_cache(maxsize=2)
-def _read(folder: Path, num_labels: int, stamp: tuple) -> tuple[Any, frozenset[str]]:
+def _read(folder: Path, kind: str, num_labels: int, stamp: tuple) -> tuple[Any, frozenset[str]]:
     """The checkpoint as a model, and which of its parameters the files do not have. ``stamp`` notices changed files."""
     transformers = need("transformers")
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
-            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            model, report = _auto(transformers, kind).from_pretrained(
                 str(folder),
                 num_labels=num_labels,
                 dtype=torch.float32,

@@ -1,7 +1,7 @@
 """The loop: one generator, its schedules and objectives, and resume that is exact to the bit."""
 
 from trainflat.train.batches import Stream
-from trainflat.train.evaluate import evaluate
+from trainflat.train.evaluate import evaluate, predict
 from trainflat.train.loop import NonFiniteLoss, Step, fit, loop
 from trainflat.train.objectives import cross_entropy, l1, logits, mean_squared_error
 from trainflat.train.schedules import constant, cosine, cubic, linear, steps
@@ -26,6 +26,7 @@ __all__ = [
     "logits",
     "loop",
     "mean_squared_error",
+    "predict",
     "restore",
     "save_state",
     "save_weights",

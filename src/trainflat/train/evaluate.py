@@ -12,17 +12,13 @@ from trainflat.train.batches import to_device
 from trainflat.train.objectives import logits
 from trainflat.types import Batch
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "predict"]
 
 Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: Metrics) -> dict[str, float]:
-    """``metrics(logits, labels)`` over all batches together, as float32 and int64/float32 arrays.
-
-    The model is in evaluation mode meanwhile and each of its modules goes back to its own mode; no gradient and no
-    weight changes, and the random stream is put back (a ``DataLoader`` draws from it), so evaluating between two
-    training steps changes nothing.
+    """``metrics(logits, labels)`` over all batches together, as float32 and int64/float32 arrays; see `predict`.
 
     Raises:
         ValueError: If there are no batches.
@@ -32,19 +28,38 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: Metrics) -> di
         >>> evaluate(nn.Identity(), [batch], lambda z, y: {"accuracy": round(float((z.argmax(-1) == y).mean()), 3)})
         {'accuracy': 0.667}
     """
+    outputs, labels = zip(*predict(model, batches), strict=True)
+    return metrics(np.concatenate(outputs), np.concatenate(labels))
+
+
+def predict(model: nn.Module, batches: Iterable[Batch]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Logits (float32) and labels of every batch, for metrics that need them batch by batch.
+
+    The model is in evaluation mode meanwhile and each of its modules goes back to its own mode; no gradient and no
+    weight changes, and the random stream is put back (a ``DataLoader`` draws from it), so evaluating between two
+    training steps changes nothing.
+
+    Raises:
+        ValueError: If there are no batches.
+
+    Example:
+        >>> [(logits, labels)] = predict(nn.Identity(), [(torch.eye(2), torch.tensor([0, 1]))])
+        >>> logits.tolist(), labels.tolist()
+        ([[1.0, 0.0], [0.0, 1.0]], [0, 1])
+    """
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    outputs, labels = [], []
+    found = []
     try:
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for inputs, expected in batches:
-                outputs.append(logits(model, to_device(inputs, device)).float().cpu())
-                labels.append(expected.cpu())
+            for inputs, labels in batches:
+                output = logits(model, to_device(inputs, device))
+                found.append((output.float().cpu().numpy(), labels.cpu().numpy()))
     finally:
         for module, training in modes:
             module.training = training
-    if not outputs:
+    if not found:
         raise ValueError("there is nothing to evaluate on: no batches were given")
-    return metrics(torch.cat(outputs).numpy(), torch.cat(labels).numpy())
+    return found

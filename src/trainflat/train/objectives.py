@@ -14,9 +14,16 @@ __all__ = ["cross_entropy", "l1", "logits", "mean_squared_error"]
 
 
 def logits(model: nn.Module, inputs: Any) -> Tensor:
-    """The model's output for ``inputs``: a tensor, or a dict of keyword arguments; an output with ``.logits`` is unpacked."""
+    """The model's output for ``inputs``: a tensor, or a dict of keyword arguments; an output with ``.logits`` is unpacked.
+
+    An output with ``.start_logits`` and ``.end_logits``, of a model that finds spans, becomes one tensor ``batch seq 2``.
+    """
     output = model(**inputs) if isinstance(inputs, dict) else model(inputs)
-    return output if isinstance(output, Tensor) else output.logits
+    if isinstance(output, Tensor):
+        return output
+    if hasattr(output, "start_logits"):
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    return output.logits
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
