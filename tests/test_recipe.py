@@ -123,6 +123,30 @@ def test_when_applies_to_its_point_of_the_sweep_only(recipe):
     assert steps == {"plain": 4, "sam": 6}
 
 
+def test_when_can_skip_stages_and_name_several_labels(recipe):
+    rule = '[[when]]\n"find.gradient" = ["plain", "sam(rho=0.1)"]\n"retrain.gradient" = "sam(rho=0.1)"\nskip = ["oneshot"]\n[sweep]'
+    planned = planning.plan(recipe("[sweep]", rule))
+    arms = [point["arm"] for point in planned.points if point["stage"] == "oneshot"]
+    assert arms
+    assert {arm["retrain.gradient"] for arm in arms} == {"plain"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ('"find.gradient" = "plane"\nskip = ["oneshot"]', "did you mean 'plain'"),
+        ('"find.gradients" = "plain"\nskip = ["oneshot"]', "did you mean 'find.gradient'"),
+        ('"find.gradient" = "plain"\nskip = ["oneshoot"]', "did you mean 'oneshot'"),
+        ('"find.gradient" = "plain"', "needs a table 'set'"),
+        ('"find.gradient" = "plain"\nskip = ["find"]', "must name an earlier stage"),
+    ],
+)
+def test_a_when_that_cannot_be_is_told(recipe, rule, said):
+    with pytest.raises(ValueError) as error:
+        planning.plan(recipe("[sweep]", f"[[when]]\n{rule}\n[sweep]"))
+    assert said in str(error.value)
+
+
 def test_defaults_are_part_of_the_identity_and_none_is_absent():
     assert canonical({"a": None, "b": 1.0, "c": (1, 2)}) == {"b": 1, "c": [1, 2]}
     one = identity("Imp", 1, {"rho": 0.05}, {}, 0)

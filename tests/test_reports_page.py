@@ -179,7 +179,7 @@ def test_write_all_leaves_page_tables_rows_and_curves(tmp_path):
     rows = [row for row in example.rows(seeds=[0]) if row["task"] == "digits"]
     written = reports.write_all(rows, example.header(), tmp_path)
     pictures = [f"curves/digits-{variant}.{kind}" for variant in ("pruned", "imp") for kind in ("svg", "png")]
-    names = ["report.html", "table.md", "rows.csv", "rows.json", *pictures]
+    names = ["report.html", "table.md", "rows.csv", "rows.json", "run.json", *pictures]
     assert [path.relative_to(tmp_path).as_posix() for path in written] == names
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(written)
     assert json.loads((tmp_path / "rows.json").read_text(encoding="utf-8")) == rows
@@ -249,3 +249,27 @@ def test_eight_arms_are_eight_different_lines():
 
 def test_the_number_of_colours_is_the_number_of_markers():
     assert len(curves.COLOURS) == len(curves.MARKERS) == len(set(curves.MARKERS))
+
+
+def test_a_folder_of_results_makes_its_report_again(tmp_path):
+    from typer.testing import CliRunner
+
+    from trainflat.cli import app
+
+    reports.write_all(example.rows(), example.header(), tmp_path / "first")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "first").rglob("*") if path.is_file()}
+    assert len(before) > 5
+    for path in (tmp_path / "first").rglob("*"):
+        if path.is_file() and path.name not in ("rows.json", "run.json"):
+            path.unlink()
+    answer = CliRunner().invoke(app, ["report", str(tmp_path / "first")])
+    assert answer.exit_code == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "first").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("name", "content"), [("run.json", None), ("rows.json", "["), ("rows.json", "{}")])
+def test_a_damaged_folder_of_results_is_told(tmp_path, name, content):
+    reports.write_all(example.rows(), example.header(), tmp_path)
+    (tmp_path / name).unlink() if content is None else (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=r"rows\.json"):
+        reports.read_back(tmp_path)

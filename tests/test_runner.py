@@ -163,6 +163,49 @@ def test_interrupted_and_continued_a_run_ends_in_the_same_bits(planned, tmp_path
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_signals_of_a_batch_system_save_and_stop_however_often_they_come(planned, tmp_path, number):
+    before = signal.getsignal(number)
+
+    def interrupt(event, job, about):
+        if event == "step" and about["done"] == 7:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted):
+        runner.run(planned(), Store(tmp_path / "store"), say=interrupt)
+    assert len(list((tmp_path / "store").rglob("state.safetensors"))) == 1
+    assert signal.getsignal(number) is before
+
+
+def test_a_failing_stage_stops_only_those_that_build_on_it(planned, tmp_path):
+    work._tasks.clear()
+    heard, store = Heard(), Store(tmp_path / "store")
+    exploding = planned(**{"train.task": {"name": "mylab:blobs", "explode_at": 3}})
+    with pytest.raises(train.NonFiniteLoss):
+        runner.run(exploding, store, say=heard)
+    assert heard.stages("failed") == ["train"]
+    assert heard.stages("finished") == ["imp", "retrain"]
+
+
+def test_a_run_that_need_not_wait_leaves_when_all_that_is_left_is_at_work_elsewhere(planned, tmp_path):
+    heard, store, plan = Heard(), Store(tmp_path / "store"), planned()
+    with store.lock(plan.jobs[1].key, wait=False) as ours:
+        assert ours
+        runner.run(plan, store, say=heard, wait=False)
+    assert heard.stages("finished") == ["train", "imp", "retrain"]
+    assert heard.stages("waiting") == []
+
+
+def test_what_a_killed_run_had_no_time_to_tidy_is_tidied_by_the_next(planned, tmp_path):
+    store, plan = Store(tmp_path / "store"), planned()
+    runner.run(plan, store)
+    left = store.folder(plan.jobs[0].key) / "state.safetensors"
+    left.write_bytes(b"of a stage that was done already")
+    runner.run(plan, store)
+    assert not left.exists()
+
+
 def test_a_nan_stops_with_its_step_and_loses_nothing(planned, tmp_path):
     work._tasks.clear()
     store = Store(tmp_path / "store")

@@ -41,6 +41,8 @@ DataPath = Annotated[
     Path | None, typer.Option("--data", help="Folder with glue/<task>/<split>.parquet; default: the hub.")
 ]
 
+DeviceName = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
 DEFAULT_STORE = Path(".trainflat")
 
 
@@ -52,68 +54,114 @@ def run(
     overrides: Overrides = None,
     smoke: Smoke = False,
     data: DataPath = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceName = "auto",
     threads: Annotated[int, typer.Option(help="Processor threads; 0 leaves torch's choice.")] = 0,
+    on: Annotated[
+        str | None,
+        typer.Option(help="ray: a worker a core of this machine; ray:HOST:PORT, ray://HOST:PORT: a cluster."),
+    ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait/--no-wait", help="Whether to wait for stages that other runs with this store are at."),
+    ] = True,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Run a recipe: what is done is found again, what was interrupted goes on, and a report is written."""
     planned = _plan(recipe, seeds, overrides, smoke, data)
-    from trainflat.experiments import progress, runner
+    from trainflat.experiments import cluster, progress, runner
     from trainflat.experiments.store import Store
 
-    if threads:
+    if threads and not on:
         import torch
 
         torch.set_num_threads(threads)
     kept = Store(store)
     with progress.shown(planned, to=sys.stderr if as_json else sys.stdout) as say:
-        command = _recorded(recipe, seeds, overrides, smoke)
-        runner.run(planned, kept, say=say, device=device, command=command, smoke=smoke)
+        about = {"command": _recorded(recipe, seeds, overrides, smoke), "smoke": smoke}
+        if on:
+            print(f"Asking the machines of {cluster.address(on)} …", file=sys.stderr)  # may take a quarter of a minute
+            cluster.run(planned, kept, on=on, say=say, device=device, threads=threads, **about)
+        else:
+            runner.run(planned, kept, say=say, device=device, wait=wait, **about)
+    if not wait and any(kept.done(job.key) is None for job in planned.jobs):
+        print("All that is left is at work in other runs; the last one writes the report.", file=sys.stderr)
+        return
     _report(kept, planned.recipe.name, as_json)
 
 
 @app.command()
 def plan(
-    recipe: RecipeName,
+    recipe: Annotated[str, typer.Argument(help="A recipe as for `run`, or a group of shipped ones, such as paper.")],
     store: StorePath = DEFAULT_STORE,
     seeds: Seeds = None,
     overrides: Overrides = None,
     smoke: Smoke = False,
     data: DataPath = None,
+    measure: Annotated[bool, typer.Option(help="Train 20 steps of every setting whose rate is not known yet.")] = False,
+    device: DeviceName = "auto",
+    slurm: Annotated[bool, typer.Option("--slurm", help="Print a Slurm array script that runs it.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Check a recipe and say what is cached and what would run, without running anything."""
-    planned = _plan(recipe, seeds, overrides, smoke, data)
+    """Check a recipe, or a whole study, and say what is cached, what would run and how long, without running anything."""
+    from trainflat.experiments.recipe import group
+
+    names, plans, wrong = group(recipe), [], []
+    for name in names:
+        try:
+            plans.append(_plan(name, seeds, overrides, smoke, data))
+        except (LookupError, ValueError, OSError, ImportError) as error:
+            if len(names) == 1:
+                raise
+            wrong.append(f"{name} cannot be planned: {_sentence(error)}")
+    from trainflat.experiments import estimate, preview, runner
     from trainflat.experiments.store import Store
 
-    kept, rows = Store(store), []
-    for job in planned.jobs:
-        found = kept.done(job.key)
-        arms = [point["arm"] for point in planned.points if point["key"] == job.key]
-        state = {"done": found is not None, "seconds": found["seconds"] if found else None}
-        rows.append({"stage": job.name, "kind": job.kind, "seed": job.seed, "key": job.key, "arms": arms, **state})
-    if as_json:
-        _print_json({"recipe": planned.recipe.name, "stages": rows})
+    if slurm:
+        if wrong:
+            raise LookupError("; ".join(wrong))
+        from trainflat.experiments import slurm as scripts
+
+        commands = [_everywhere(one, store, seeds, overrides, smoke, data, device) for one in names]
+        title = plans[0].recipe.name if len(names) == 1 else recipe
+        print(scripts.script(title, commands, [job for one in plans for job in one.jobs], Store(store)), end="")
         return
-    header = ["stage", "seed", "of", "state", "key"]
-    lines = [[r["stage"], str(r["seed"]), _arms(r["arms"]), _state(r), r["key"]] for r in rows]
-    _print_table(f"{planned.recipe.name}: {len(rows)} stages, {sum(not r['done'] for r in rows)} to run", header, lines)
+    kept, where = Store(store), runner.pick_device(device)
+    if measure:
+        jobs = [job for planned in plans for job in planned.jobs]
+        for job in estimate.missing(estimate.estimate(jobs, kept, where)):
+            rate = estimate.measure(job, kept, where)
+            print(f"{rate:.3f} s a step: {job.stage.task}, {job.stage.gradient}", file=sys.stderr)
+    about = preview.document(plans, kept, where)
+    if as_json:
+        _print_json(about if len(names) > 1 else about["recipes"][0])
+    elif plans:
+        _print_table(*(preview.study_table(about) if len(names) > 1 else preview.recipe_table(about["recipes"][0])))
+    for sentence in wrong:
+        print(f"error: {sentence}", file=sys.stderr)
+    if wrong:
+        raise typer.Exit(2)
 
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(help="A run of the store, named like its recipe.")],
+    name: Annotated[
+        str, typer.Argument(help="A run of the store, named like its recipe; or a folder with its results.")
+    ],
     store: StorePath = DEFAULT_STORE,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; default: reports/NAME in the store.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write the report of a run again, from what is finished of it."""
+    """Write the report of a run again, from what is finished of it, or from the rows.json and run.json of a folder."""
+    from trainflat import reports
     from trainflat.experiments.store import Store
 
-    _report(Store(store), name, as_json, out)
+    if Path(name).is_dir():
+        _show(*reports.read_back(name), out or Path(name), as_json)
+    else:
+        _report(Store(store), name, as_json, out)
 
 
 @app.command()
@@ -200,16 +248,21 @@ def _plan(recipe: str, seeds: str | None, overrides: list[str] | None, smoke: bo
 
 
 def _report(store: Any, name: str, as_json: bool, out: Path | None = None) -> None:
-    from trainflat import reports
-
     document = store.read_run(name)
     rows = store.rows(document)
     if not rows:
         raise LookupError(f"nothing of {name} is finished yet; run it first: trainflat run {name}")
-    folder = out or store.root / "reports" / name
-    written = reports.write_all(rows, {key: value for key, value in document.items() if key != "points"}, folder)
+    header = {key: value for key, value in document.items() if key != "points"}
+    _show(rows, header, out or store.root / "reports" / name, as_json)
+
+
+def _show(rows: Any, header: Any, folder: Path, as_json: bool) -> None:
+    """Write a report and print its tables and findings."""
+    from trainflat import reports
+
+    written = reports.write_all(rows, header, folder)
     if as_json:
-        _print_json({"recipe": name, "rows": rows, "report": str(folder / "report.html")})
+        _print_json({"recipe": header.get("name"), "rows": rows, "report": str(folder / "report.html")})
         return
     for table in [*reports.every(rows), *reports.costs(rows)]:
         _print_table(table.heading, list(table.header), reports.text(table)[1:], table.note)
@@ -257,9 +310,26 @@ def _recorded(recipe: str, seeds: str | None, overrides: list[str] | None, smoke
     )
 
 
+def _everywhere(
+    recipe: str,
+    store: Path,
+    seeds: str | None,
+    overrides: list[str] | None,
+    smoke: bool,
+    data: Path | None,
+    device: str,
+) -> list[str]:
+    """The command that runs a recipe on any machine that sees our folders, beside others that do the same."""
+    name = str(Path(recipe).resolve()) if recipe.endswith(".toml") else recipe
+    words = [sys.executable, "-m", "trainflat.cli", *shlex.split(_recorded(name, seeds, overrides, smoke))[1:]]
+    words += ["--store", str(store.resolve()), "--no-wait", "--device", device]
+    return [*words, *(["--data", str(data.resolve())] if data else [])]
+
+
 def _sentence(error: Exception) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    from trainflat.experiments.resolve import sentence
+
+    return sentence(error)
 
 
 def _arms(arms: list[dict[str, str]]) -> str:

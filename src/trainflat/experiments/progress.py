@@ -1,87 +1,127 @@
-"""What a run shows while it goes: one line a stage, and a live bar inside the stage; plain lines where there is no terminal."""
+"""What a run shows: one line a stage, and a live bar for each stage at work; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from trainflat.experiments.plan import Job, Plan
 from trainflat.experiments.runner import Say
 
 __all__ = ["shown"]
 
-QUIET_SECONDS = 30.0  # between two plain lines inside a stage
+QUIET_SECONDS = 30.0  # between two plain lines about the same stage
 
 
 @contextmanager
 def shown(plan: Plan, to: TextIO) -> Iterator[Say]:
-    """A ``say`` for `runner.run` that writes to a stream while the context is open."""
+    """A ``say`` for `runner.run` or `cluster.run` that writes to a stream while the context is open."""
     console = Console(file=to, highlight=False, soft_wrap=True)
-    arms = {key: _arms(plan, key) for key in {point["key"] for point in plan.points}}
-    lines = _Lines(console, arms, len(plan.jobs))
+    arms: dict[str, dict[str, None]] = {}
+    for point in plan.points:
+        arms.setdefault(point["key"], {})[" ".join(point["arm"].values())] = None
+    lines = _Lines(console, {key: " | ".join(labels) for key, labels in arms.items()}, len(plan.jobs))
     if not console.is_terminal:
         yield lines
         return
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[about]}")]
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+    name = TextColumn(
+        "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    )
+    about = TextColumn("{task.fields[about]}", table_column=Column(no_wrap=True))
+    columns = [SpinnerColumn(), name, BarColumn(bar_width=20), about, TimeRemainingColumn(compact=True)]
+    with Progress(*columns, console=console, transient=True, expand=True) as bars:
         yield _Live(lines, bars)
 
 
 class _Lines:
-    """A line when a stage is found, waited for or finished, and now and then in between."""
+    """A line when a stage is found, waited for, finished or failed, and now and then in between."""
 
     def __init__(self, console: Console, arms: dict[str, str], total: int):
         self.console, self.arms, self.total = console, arms, total
-        self.count, self.spoken = 0, time.monotonic()
+        self.count, self.spoken = 0, {}
 
     def __call__(self, event: str, job: Job, about: dict[str, Any]) -> None:
         if event in ("cached", "finished"):
-            self.count += 1
-            mark = "=" if event == "cached" else "+"
             took = "cached" if event == "cached" else f"{about['seconds']:.1f} s"
-            self.console.print(
-                f"{mark} [{self.count}/{self.total}] {self.name(job)}  {took}  {_result(about)}", markup=False
-            )
+            self.counted("=" if event == "cached" else "+", job, f"{took}  {_result(about)}")
+        elif event == "failed":
+            self.counted("!", job, f"failed: {about['why']}")
         elif event == "waiting":
-            self.console.print(f"  {self.name(job)}: another process is at it; waiting", markup=False)
+            self.line(f"  {self.name(job)}: {about.get('why', 'another process is at it; waiting')}")
         elif event == "started":
-            self.spoken = time.monotonic()
-        elif time.monotonic() - self.spoken >= QUIET_SECONDS:
-            self.spoken = time.monotonic()
-            self.console.print(f"  {self.name(job)}: {about['done']}/{about['of']} {_about(about)}", markup=False)
+            self.spoken[job.key] = time.monotonic()
+        elif time.monotonic() - self.spoken.get(job.key, 0.0) >= QUIET_SECONDS:
+            self.spoken[job.key] = time.monotonic()
+            self.line(f"  {self.name(job)}: {about['done']}/{about['of']} {_about(about)}")
+
+    def counted(self, mark: str, job: Job, about: str) -> None:
+        """The line of a stage that has come to its end."""
+        self.count += 1
+        self.line(f"{mark} [{self.count:{len(str(self.total))}}/{self.total}] {self.name(job)}  {about}")
+
+    def line(self, text: str) -> None:
+        """One line as it is."""
+        self.console.print(text.rstrip(), markup=False)
 
     def name(self, job: Job) -> str:
         """The stage as a person calls it: its name, its arm, its seed."""
         return f"{job.name:10} {self.arms[job.key]}  seed {job.seed}"
 
 
+@dataclass
+class _Bar:
+    """One stage at work. Its rate counts from the first step of a training that this run saw."""
+
+    task: TaskID
+    first: int = -1
+    last: int = -1
+    since: float = 0.0
+
+    def begins(self, done: int) -> bool:
+        """Whether this is the first step of a training: of the stage's only one, of the next round, or after a resume."""
+        begins = self.first < 0 or done < self.last
+        if begins:
+            self.first, self.since = done, time.monotonic()
+        self.last = done
+        return begins
+
+    def rate(self, done: int) -> str:
+        """Steps a second."""
+        seconds = time.monotonic() - self.since
+        return f"{(done - self.first) / seconds:.1f} steps/s" if done > self.first and seconds > 0 else ""
+
+
 class _Live:
-    """The same lines, with a bar under them for the stage at hand."""
+    """The same lines, with a bar under them for each stage at work."""
 
     def __init__(self, lines: _Lines, bars: Progress):
         self.lines, self.bars = lines, bars
-        self.bar, self.began, self.first = None, 0.0, 0
+        self.at_work: dict[str, _Bar] = {}
 
     def __call__(self, event: str, job: Job, about: dict[str, Any]) -> None:
-        if event == "started":
-            self.bar = self.bars.add_task(self.lines.name(job), total=None, about="")
-            self.began, self.first = time.monotonic(), -1
-        elif event == "step" and self.bar is not None:
-            if self.first < 0 or about["done"] < self.first:
-                self.first, self.began = about["done"], time.monotonic()
-            rate = (about["done"] - self.first) / max(1e-9, time.monotonic() - self.began)
-            words = f"{_about(about)} {rate:.1f} steps/s"
-            self.bars.update(self.bar, completed=about["done"], total=about["of"], about=words)
+        if event == "step":
+            bar = self.at_work.get(job.key) or self._begin(job)
+            if bar.begins(about["done"]):
+                self.bars.reset(bar.task, completed=about["done"], total=about["of"])
+            words = f"{_about(about)}  {bar.rate(about['done'])}".strip()
+            self.bars.update(bar.task, completed=about["done"], about=words)
+        elif event == "started":
+            self._begin(job)
         else:
-            if event == "finished" and self.bar is not None:
-                self.bars.remove_task(self.bar)
-                self.bar = None
+            if job.key in self.at_work:
+                self.bars.remove_task(self.at_work.pop(job.key).task)
             self.lines(event, job, about)
+
+    def _begin(self, job: Job) -> _Bar:
+        bar = _Bar(self.bars.add_task(self.lines.name(job), total=None, about=""))
+        return self.at_work.setdefault(job.key, bar)
 
 
 def _about(event: dict[str, Any]) -> str:
@@ -96,8 +136,3 @@ def _result(document: dict[str, Any]) -> str:
     last = scored[-1]
     at = f" at {last['sparsity']:.0%}" if last.get("sparsity") else ""
     return f"{last['metric']} {last['value']:.3f}{at}"
-
-
-def _arms(plan: Plan, key: str) -> str:
-    labels = dict.fromkeys(" ".join(point["arm"].values()) for point in plan.points if point["key"] == key)
-    return " | ".join(labels)

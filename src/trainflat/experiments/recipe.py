@@ -13,7 +13,7 @@ from typing import Any
 
 from trainflat.experiments.resolve import near
 
-__all__ = ["Recipe", "Variant", "locate", "read", "shipped"]
+__all__ = ["Recipe", "Variant", "group", "locate", "read", "shipped"]
 
 Fields = Mapping[str, Mapping[str, Any]]
 TOP = {"name", "seeds", "defaults", "stage", "sweep", "when", "smoke"}
@@ -62,17 +62,55 @@ class Recipe:
                 name: _with_defaults(table, self.document.get("defaults", {}), fields[name])
                 for name, table in self.document["stage"].items()
             }
-            whens = [rule["set"] for rule in self.document.get("when", []) if _holds(self.name, rule, arm)]
+            rules = [rule for rule in self._rules() if _holds(rule, arm)]
+            whens = [rule.get("set", {}) for rule in rules]
             for changes in [*(change for _, change in choice), *whens, small, overrides]:
                 for key, value in changes.items():
                     _override(stages, fields, key, value, self.name)
-            yield Variant(arm, stages)
+            left_out = {name for rule in rules for name in rule.get("skip", [])}
+            yield Variant(arm, {name: table for name, table in stages.items() if name not in left_out})
+
+    def _rules(self) -> list[dict[str, Any]]:
+        """The [[when]] tables, checked against the sweep and the stages."""
+        rules = self.document.get("when", [])
+        sweep = self.document.get("sweep", {}).items()
+        labels = {_axis_name(axis): set(_alternatives(self.name, axis, values)) for axis, values in sweep}
+        for rule in rules:
+            if not (isinstance(rule.get("set"), dict) or isinstance(rule.get("skip"), list)):
+                raise ValueError(
+                    f"a [[when]] of {self.name} needs a table 'set' with its overrides, or a list 'skip' of stages"
+                )
+            for axis, wanted in _about(rule).items():
+                if axis not in labels:
+                    raise ValueError(
+                        f"a [[when]] of {self.name} names the axis {axis!r}, which the sweep has not{near(axis, labels)}"
+                    )
+                for label in wanted if isinstance(wanted, list) else [wanted]:
+                    if label not in labels[axis]:
+                        raise ValueError(
+                            f"a [[when]] of {self.name} names {label!r}, which {axis!r} has not{near(str(label), labels[axis])}"
+                        )
+            for stage in rule.get("skip", []):
+                if stage not in self.document["stage"]:
+                    raise ValueError(
+                        f"a [[when]] of {self.name} skips {stage!r}, which is no stage{near(stage, self.document['stage'])}"
+                    )
+        return rules
 
 
 def shipped() -> dict[str, Path]:
     """The recipes that come with trainflat, by name."""
     folder = Path(str(resources.files("trainflat"))) / "recipes"
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
+
+
+def group(name: str) -> list[str]:
+    """The shipped recipes of a group, which is the folder they are in; or the name itself.
+
+    >>> len(group("paper")) > 1, group("quickstart")
+    (True, ['quickstart'])
+    """
+    return [known for known in shipped() if known.startswith(f"{name}/")] or [name]
 
 
 def locate(name: str) -> Path:
@@ -161,15 +199,14 @@ def _label(value: Any) -> str:
     return str(value)
 
 
-def _holds(recipe: str, rule: Mapping[str, Any], arm: Mapping[str, str]) -> bool:
-    if not isinstance(rule.get("set"), dict):
-        raise ValueError(f"a [[when]] of {recipe} needs a table 'set' with its overrides")
-    for axis in rule.keys() - {"set"}:
-        if axis not in arm:
-            raise ValueError(
-                f"a [[when]] of {recipe} names the axis {axis!r}, which the sweep has not{near(axis, arm)}"
-            )
-    return all(arm[axis] == label for axis, label in rule.items() if axis != "set")
+def _holds(rule: Mapping[str, Any], arm: Mapping[str, str]) -> bool:
+    """Whether a [[when]] is about this point: on each axis that it names the label is its label, or one of its list."""
+    return all(arm.get(axis) in (label if isinstance(label, list) else [label]) for axis, label in _about(rule).items())
+
+
+def _about(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes and labels of a [[when]]."""
+    return {axis: label for axis, label in rule.items() if axis not in ("set", "skip")}
 
 
 def _with_defaults(table: Mapping[str, Any], defaults: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

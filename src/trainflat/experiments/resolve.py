@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Spec", "build", "check", "component", "find", "near", "parent"]
+__all__ = ["Spec", "build", "check", "component", "find", "near", "parent", "sentence"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,16 @@ def near(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, 1)
     return (f"; did you mean {close[0]!r}?" if close else "") + f" (known: {', '.join(known) or 'none'})"
+
+
+def sentence(error: BaseException) -> str:
+    """An error in one line, as it is told to a person.
+
+    >>> sentence(KeyError("there is no such thing"))
+    'there is no such thing'
+    """
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def find(name: str, homes: Iterable[str]) -> Callable[..., Any]:

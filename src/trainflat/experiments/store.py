@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -42,7 +43,7 @@ def identity(kind: str, version: int, fields: Mapping[str, Any], parents: Mappin
 
 def write_json(path: Path, document: Any) -> None:
     """JSON that is there whole or not at all."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f"{path.name}.{uuid4().hex}.part")  # several machines may share the folder
     try:
         with open(aside, "w", encoding="utf-8") as file:
             json.dump(document, file, indent=1)
@@ -104,13 +105,14 @@ class Store:
 
     def write_run(self, name: str, document: Mapping[str, Any]) -> None:
         """Remember which stages make up a recipe's run, for `rows`."""
-        folder = self.root / "runs"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{name}.json", {"format": FORMAT, **document})
+        path = self.root / "runs" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)  # a recipe may be called paper/table1
+        write_json(path, {"format": FORMAT, **document})
 
     def runs(self) -> list[str]:
         """The names of all runs in this store."""
-        return sorted(path.stem for path in (self.root / "runs").glob("*.json"))
+        folder = self.root / "runs"
+        return sorted(path.relative_to(folder).as_posix().removesuffix(".json") for path in folder.rglob("*.json"))
 
     def read_run(self, name: str) -> dict[str, Any]:
         """What `write_run` wrote.

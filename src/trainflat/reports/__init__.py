@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainflat.reports.cost import costs
 from trainflat.reports.curves import png, svg
-from trainflat.reports.page import report, write, write_all
+from trainflat.reports.page import read_back, report, write, write_all
 from trainflat.reports.render import html, markdown, text
 from trainflat.reports.rows import Results, results, to_csv, to_json
 from trainflat.reports.sentences import Finding, findings
@@ -24,6 +24,7 @@ __all__ = [
     "markdown",
     "paired",
     "png",
+    "read_back",
     "report",
     "results",
     "summary",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -15,7 +16,7 @@ from trainflat.reports.rows import Results, Row, results, to_csv, to_json
 from trainflat.reports.sentences import RULE, Finding, findings
 from trainflat.reports.tables import ALONE, signed
 
-__all__ = ["report", "write", "write_all"]
+__all__ = ["read_back", "report", "write", "write_all"]
 
 Header = Mapping[str, Any]
 
@@ -82,7 +83,9 @@ def write(rows: Iterable[Row] | Results, header: Header, path: str | Path, *, be
 
 
 def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path) -> list[Path]:
-    """Everything: report.html, table.md, rows.csv, rows.json, and each curve as curves/*.svg and *.png.
+    """Everything: report.html, table.md, rows.csv, rows.json, run.json (the header), and each curve as curves/*.svg and *.png.
+
+    `read_back` reads the rows and the header of such a folder, from which all of it can be written again.
 
     Returns:
         The files, report.html first.
@@ -95,6 +98,7 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
         "table.md": "\n".join([*told, "", *markdown]),
         "rows.csv": to_csv(data.rows),
         "rows.json": to_json(data.rows),
+        "run.json": to_json(header),
     }
     written = [write(data, header, folder / "report.html", beside=list(texts))]
     written += [files.write(folder / name, content) for name, content in texts.items()]
@@ -105,6 +109,27 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
         written.append(files.write(folder / "curves" / f"{stem}.svg", curves.svg(data, task, variant)))
         written.append(curves.png(data, folder / "curves" / f"{stem}.png", only=[(task, variant)]))
     return written
+
+
+def read_back(folder: str | Path) -> tuple[list[Row], Header]:
+    """The rows and the header of a folder that `write_all` wrote.
+
+    Raises:
+        ValueError: If one of its two files is missing, damaged or not ours.
+    """
+    rows, header = (_json(Path(folder) / name) for name in ("rows.json", "run.json"))
+    if not isinstance(rows, list) or not isinstance(header, dict):
+        raise ValueError(f"{folder} holds no results of ours: rows.json must be a list and run.json a table")
+    return rows, header
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is missing or damaged ({error}); a report is made of rows.json and run.json"
+        ) from error
 
 
 def _top(data: Results, header: Header, name: str) -> str:

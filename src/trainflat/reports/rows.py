@@ -232,9 +232,9 @@ def results(rows: Iterable[Row] | Results) -> Results:
     return rows if isinstance(rows, Results) else Results(unique(rows))
 
 
-def to_json(rows: Iterable[Row]) -> str:
-    """The rows as a JSON array; a number that JSON cannot say (not a number, infinity) becomes null."""
-    return json.dumps([_plain(row) for row in rows], indent=1, ensure_ascii=False) + "\n"
+def to_json(document: Any) -> str:
+    """Rows, or a header, as JSON; a number that JSON cannot say (not a number, infinity) becomes null."""
+    return json.dumps(_plain(document), indent=1, ensure_ascii=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
