@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from jaxtyping import Float64, Int8, Shaped
 from torch import Tensor, nn
 from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
 
@@ -101,14 +102,14 @@ def load_int8(path: Path, model: nn.Module) -> nn.Module:
     return loaded
 
 
-def _grid(weight: Tensor) -> tuple[Tensor, Tensor]:
+def _grid(weight: Shaped[Tensor, "out inp"]) -> tuple[Float64[Tensor, "*rows"], Int8[Tensor, "*rows"]]:
     """Scale (float64) and zero point (int8) of a quantized matrix: 0-d, or one for each row."""
     if weight.qscheme() == torch.per_channel_affine:
         return weight.q_per_channel_scales().double(), weight.q_per_channel_zero_points().to(torch.int8)
     return torch.tensor(weight.q_scale(), dtype=torch.float64), torch.tensor(weight.q_zero_point(), dtype=torch.int8)
 
 
-def _regrid(tensors: dict[str, Tensor], at: str) -> Tensor:
+def _regrid(tensors: dict[str, Tensor], at: str) -> Shaped[Tensor, "out inp"]:
     """The quantized matrix from its plain tensors: the integer q stands for s * (q - zero), which rounds to q again."""
     integers, scale, zero = (tensors[f"{at}weight{part}"] for part in ("", ".scale", ".zero_point"))
     zero = zero.to(torch.int64)

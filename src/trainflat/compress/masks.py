@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
 __all__ = ["Mask"]
@@ -15,7 +16,7 @@ _ROOM = 1 << 20  # weights whose mask is widened at a time
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class Mask(Mapping[str, Tensor]):
+class Mask(Mapping[str, Bool[Tensor, " ..."]]):
     """``{name: bool tensor}``, True = alive. Nothing is wrapped: state-dict keys and the forward pass stay as they were.
 
     Raises:
@@ -48,7 +49,7 @@ class Mask(Mapping[str, Tensor]):
             {name: torch.ones_like(p, dtype=torch.bool) for name, p in model.named_parameters() if where(name, p)}
         )
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> Bool[Tensor, " ..."]:
         return self._alive[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -153,7 +154,7 @@ class Mask(Mapping[str, Tensor]):
         return [(parameters[name], tensor.to(parameters[name].device)) for name, tensor in self.items()]
 
 
-def _zero(tensor: Tensor | None, alive: Tensor, room: Tensor | None = None) -> None:
+def _zero(tensor: Shaped[Tensor, "*shape"] | None, alive: Bool[Tensor, "*shape"], room: Tensor | None = None) -> None:
     """Zero in place what is not alive.
 
     The numbers are taken as integers of their size and multiplied by 0 or 1: exact for every bit pattern, NaN included,

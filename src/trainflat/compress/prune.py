@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Real, Shaped
 from torch import Tensor
 
 from trainflat.compress.masks import Mask
@@ -17,7 +18,11 @@ SAMPLE = 1 << 20  # scores looked at to bracket the threshold
 
 
 def prune(
-    scores: Mapping[str, Tensor], sparsity: float, within: Mask, *, scope: Literal["global", "tensor"] = "global"
+    scores: Mapping[str, Real[Tensor, " ..."]],
+    sparsity: float,
+    within: Mask,
+    *,
+    scope: Literal["global", "tensor"] = "global",
 ) -> Mask:
     """Kill the worst-scored weights until exactly ``round(sparsity * n)`` of the mask's n weights are dead.
 
@@ -79,7 +84,7 @@ def rounds(sparsity: float, n: int) -> list[float]:
     return [round(sparsity * (i + 1) / n, 12) for i in range(n)]
 
 
-def _scores(name: str, scores: Mapping[str, Tensor], alive: Tensor) -> np.ndarray:
+def _scores(name: str, scores: Mapping[str, Tensor], alive: Bool[Tensor, " ..."]) -> Real[np.ndarray, " weights"]:
     """The scores of one tensor, flat, on the CPU: a view, unless they are in half precision, which numpy lacks."""
     if name not in scores:
         raise ValueError(f"there is no score for {name!r}, which the mask covers")
@@ -91,7 +96,7 @@ def _scores(name: str, scores: Mapping[str, Tensor], alive: Tensor) -> np.ndarra
     return _flat(score if score.dtype == torch.float64 else score.float())
 
 
-def _flat(tensor: Tensor) -> np.ndarray:
+def _flat(tensor: Shaped[Tensor, " ..."]) -> Shaped[np.ndarray, " weights"]:
     return tensor.detach().cpu().reshape(-1).numpy()
 
 

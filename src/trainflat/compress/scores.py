@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from trainflat.train.seeds import derive
@@ -10,7 +11,7 @@ from trainflat.train.seeds import derive
 __all__ = ["magnitude", "random"]
 
 
-def magnitude(model: nn.Module) -> dict[str, Tensor]:
+def magnitude(model: nn.Module) -> dict[str, Float[Tensor, " ..."]]:
     """|w|. Han et al. 2015, arXiv:1506.02626; the criterion of the lottery tickets of Frankle & Carbin 2019 and Chen et al. 2020.
 
     Example:
@@ -22,7 +23,7 @@ def magnitude(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().abs() for name, p in model.named_parameters()}
 
 
-def random(model: nn.Module, *, seed: int = 0) -> dict[str, Tensor]:
+def random(model: nn.Module, *, seed: int = 0) -> dict[str, Float[Tensor, " ..."]]:
     """Uniform in [0, 1), the same on every device: the control of every claim about a score. Decided by the seed and the name.
 
     Example:
@@ -33,6 +34,6 @@ def random(model: nn.Module, *, seed: int = 0) -> dict[str, Tensor]:
     return {name: _uniform(name, p, seed) for name, p in model.named_parameters()}
 
 
-def _uniform(name: str, parameter: nn.Parameter, seed: int) -> Tensor:
+def _uniform(name: str, parameter: Float[nn.Parameter, "*shape"], seed: int) -> Float[Tensor, "*shape"]:
     generator = torch.Generator().manual_seed(derive(f"score/{name}", seed))
     return torch.rand(parameter.shape, generator=generator).to(parameter.device)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from trainflat.train.schedules import at
@@ -59,7 +60,7 @@ def sam(rho: float | Schedule = 0.05, *, eps: float = 1e-12, dropout: Dropout = 
         (tensor([3.]), tensor([1.]))
     """
 
-    def direction(weights: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    def direction(weights: list[Tensor], gradients: list[Tensor]) -> Float[Tensor, ""]:
         return _norm(gradients)
 
     return _ascend(rho, eps, dropout, direction)
@@ -90,7 +91,7 @@ def asam(rho: float | Schedule = 0.5, *, eta: float = 0.01, eps: float = 1e-12, 
     if eta < 0:
         raise ValueError(f"eta must be at least 0, got {eta}")
 
-    def direction(weights: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    def direction(weights: list[Tensor], gradients: list[Tensor]) -> Float[Tensor, ""]:
         scale = torch._foreach_abs(weights)
         torch._foreach_add_(scale, eta)
         torch._foreach_mul_(gradients, scale)
@@ -102,7 +103,10 @@ def asam(rho: float | Schedule = 0.5, *, eta: float = 0.01, eps: float = 1e-12, 
 
 
 def _ascend(
-    rho: float | Schedule, eps: float, dropout: Dropout, direction: Callable[[list[Tensor], list[Tensor]], Tensor]
+    rho: float | Schedule,
+    eps: float,
+    dropout: Dropout,
+    direction: Callable[[list[Tensor], list[Tensor]], Float[Tensor, ""]],
 ) -> Gradient:
     """The common rule. ``direction(weights, gradients)`` turns the gradients into the ascent direction, in place, and
     returns the norm that its length is measured with."""
@@ -112,7 +116,7 @@ def _ascend(
         raise ValueError(f"rho must be at least 0, got {rho}")
     scratch: dict[str, Tensor] = {}  # the one extra copy of the weights, kept so that no step has to allocate it
 
-    def rule(closure: Closure, params: Params, t: float) -> Tensor:
+    def rule(closure: Closure, params: Params, t: float) -> Float[Tensor, ""]:
         radius = at(rho, t)
         if radius < 0:
             raise ValueError(f"rho must be at least 0, got {radius} at t = {t:.3f}")
@@ -141,7 +145,7 @@ def _ascend(
     return rule
 
 
-def _norm(tensors: list[Tensor]) -> Tensor:
+def _norm(tensors: list[Tensor]) -> Float[Tensor, ""]:
     """The L2 norm over all tensors together, in float32 or wider."""
     wide = torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors, 2, dtype=wide)))

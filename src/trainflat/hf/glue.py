@@ -110,6 +110,10 @@ class Glue:
             scores |= {key + suffix: value for key, value in found.items()}
         return scores
 
+    def held_out_batches(self, first: int | None = None) -> Iterator[Batch]:
+        """The validation split (MNLI's matched one), or the first so many of its rows, in batches as large as in training."""
+        return self._evaluation(next(iter(self._held_out)), self.batch_size, first)
+
     def prunable(self, name: str, parameter: nn.Parameter) -> bool:
         """The encoder's linear matrices and the pooler's; see `trainflat.hf.models.prunable`."""
         return name in self._prunable
@@ -119,12 +123,12 @@ class Glue:
         encoded = self._encoded(next(iter(self._held_out)))
         return encoded.batch(np.arange(size) % len(encoded))
 
-    def _evaluation(self, split: str) -> Iterator[Batch]:
+    def _evaluation(self, split: str, size: int = EVALUATION_BATCH, first: int | None = None) -> Iterator[Batch]:
         """Longest first, so that little is padded and memory is known at once; metrics do not depend on the order."""
         encoded, labels = self._encoded(split), torch.from_numpy(self._held_out[split].labels)
-        order = np.argsort(-encoded.lengths, kind="stable")
-        for start in range(0, len(order), EVALUATION_BATCH):
-            indices = order[start : start + EVALUATION_BATCH]
+        order = np.argsort(-encoded.lengths[:first], kind="stable")
+        for start in range(0, len(order), size):
+            indices = order[start : start + size]
             yield encoded.batch(indices), labels[indices]
 
     def _encoded(self, split: str) -> tokens.Encoded:

@@ -146,6 +146,15 @@ class Squad:
             if ranked
         }
 
+    def held_out_batches(self, first: int | None = None) -> Iterator[Batch]:
+        """The held-out windows, or the first so many of them, with the position of the first gold answer as in training."""
+        windows, rows = self._held_out_windows, self._held_out
+        labels = self._positions(rows, windows)
+        order = np.argsort(-windows.lengths[:first], kind="stable")
+        for start in range(0, len(order), self.batch_size):
+            indices = order[start : start + self.batch_size]
+            yield windows.batch(indices), labels[indices]
+
     def prunable(self, name: str, parameter: nn.Parameter) -> bool:
         """The encoder's linear matrices; see `trainflat.hf.models.prunable`."""
         return name in self._prunable
@@ -173,11 +182,14 @@ class Squad:
 
     @cached_property
     def _labels(self) -> Tensor:
+        return self._positions(self._train, self._train_windows)
+
+    @staticmethod
+    def _positions(rows: questions.Questions, windows: Windows) -> Tensor:
         """Positions of the first answer, the only one that training questions have."""
-        rows = self._train
         begin = np.array([starts[0] for starts in rows.starts])
         end = begin + np.array([len(texts[0]) for texts in rows.answers])
-        return torch.from_numpy(self._train_windows.labels(rows.context, begin, end))
+        return torch.from_numpy(windows.labels(rows.context, begin, end))
 
     def _windows(self, rows: questions.Questions) -> Windows:
         identity = checkpoints.tokenizer_identity(self.model_name)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int, Int32, Int64, Shaped, UInt8
 from torch import Tensor
 
 from trainflat.hf.digests import cache_folder, keep
@@ -25,20 +26,20 @@ VERSION = 1  # of the cached file
 class Encoded:
     """Token ids of all examples one after another; example i is ``ids[offsets[i]:offsets[i + 1]]``."""
 
-    ids: np.ndarray  # int32
-    offsets: np.ndarray  # int64, one more than there are examples
-    types: np.ndarray | None  # uint8: which text of a pair a token is from; None where the model takes none
+    ids: Int32[np.ndarray, " tokens"]
+    offsets: Int64[np.ndarray, " _"]  # one more than there are examples
+    types: UInt8[np.ndarray, " tokens"] | None  # which text of a pair a token is from; None where the model takes none
     padding: int
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
-    def lengths(self) -> np.ndarray:
+    def lengths(self) -> Int64[np.ndarray, " examples"]:
         """Tokens of each example."""
         return np.diff(self.offsets)
 
-    def batch(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+    def batch(self, indices: Sequence[int] | Int[np.ndarray, " batch"]) -> dict[str, Int64[Tensor, "batch seq"]]:
         """These examples as the model's keyword arguments, padded on the right to the longest of them.
 
         >>> two = Encoded(np.array([7, 8, 9], np.int32), np.array([0, 2, 3]), None, padding=0).batch([1, 0])
@@ -98,7 +99,7 @@ def encode(tokenizer: Any, texts: Sequence[Sequence[str]], *, max_length: int, i
     return encoded
 
 
-def _flat(rows: list[list[int]], dtype: Any) -> np.ndarray:
+def _flat(rows: list[list[int]], dtype: Any) -> Shaped[np.ndarray, " tokens"]:
     return np.concatenate([np.asarray(row, dtype=dtype) for row in rows])
 
 

@@ -9,14 +9,14 @@ differences that are all zero one is expected to look like a difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
-__all__ = ["Difference", "Summary", "compare", "paired", "summary", "welch"]
+__all__ = ["Difference", "Summary", "between", "combination", "compare", "paired", "summary", "welch"]
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,41 @@ def welch(first: Iterable[float], second: Iterable[float], *, confidence: float 
         >>> welch([0.0, 2.0], [3.0, 5.0])                # v = 2 and 2: standard error sqrt(2), 2 degrees of freedom
         Difference(mean=3.0, low=-3.08..., high=9.08..., n=2, method='unpaired')
     """
-    a, b = summary(first), summary(second)
-    n = min(a.n, b.n)
-    if a.sd is None or b.sd is None:
-        return Difference(b.mean - a.mean, None, None, n, "unpaired")
-    parts = a.sd**2 / a.n, b.sd**2 / b.n
-    below = parts[0] ** 2 / (a.n - 1) + parts[1] ** 2 / (b.n - 1)
-    freedom = sum(parts) ** 2 / below if below else float(n - 1)
-    return _interval(b.mean - a.mean, math.sqrt(sum(parts)), freedom, n, "unpaired", confidence)
+    return between(summary(first), summary(second), confidence=confidence)
+
+
+def between(first: Summary, second: Summary, *, confidence: float = 0.95) -> Difference:
+    """`welch` of two independent samples of which only mean, s.d. and n are known, as a paper prints them.
+
+    No interval if either has no s.d. (or n, which a caller that does not know it gives as 0).
+
+    Example:
+        >>> between(Summary(2, 1.0, 2**0.5), Summary(2, 4.0, 2**0.5))        # the same numbers as in `welch`
+        Difference(mean=3.0, low=-3.08..., high=9.08..., n=2, method='unpaired')
+        >>> between(Summary(3, 1.0, 0.5), Summary(1, 4.0, None)).low is None
+        True
+    """
+    return combination([(-1.0, first), (1.0, second)], confidence=confidence)
+
+
+def combination(terms: Sequence[tuple[float, Summary]], *, confidence: float = 0.95) -> Difference:
+    """A weighted sum of independent means: sum w m ± t * sqrt(sum w^2 v / n), as a mean of several differences is.
+
+    Degrees of freedom (sum u)^2 / sum(u^2 / (n - 1)), u = w^2 v / n: Satterthwaite 1946, "An approximate distribution of
+    estimates of variance components", Biometrics Bulletin 2(6); Welch's are its case of two. No interval if any term has no
+    s.d. or fewer than two values.
+
+    Example:
+        >>> combination([(0.5, Summary(3, 1.0, 0.1)), (0.5, Summary(3, 2.0, 0.1))]).mean
+        1.5
+    """
+    mean, n = sum(weight * s.mean for weight, s in terms), min(s.n for _, s in terms)
+    parts = [(weight**2 * s.sd**2 / s.n, s.n) for weight, s in terms if s.sd is not None and s.n > 1]
+    if len(parts) < len(terms):
+        return Difference(mean, None, None, n, "unpaired")
+    whole, below = sum(u for u, _ in parts), sum(u**2 / (n - 1) for u, n in parts)
+    freedom = whole**2 / below if below else float(n - 1)
+    return _interval(mean, math.sqrt(whole), freedom, n, "unpaired", confidence)
 
 
 def compare(first: Mapping[Any, float], second: Mapping[Any, float], *, confidence: float = 0.95) -> Difference:

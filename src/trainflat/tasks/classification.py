@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from trainflat import train
@@ -22,7 +23,7 @@ __all__ = ["Classification", "Examples", "accuracy", "check_options", "split", "
 class Examples:
     """Labelled examples: ``gather`` makes a batch's inputs from example indices; ``lengths`` only for sequences."""
 
-    labels: Tensor
+    labels: Int[Tensor, " examples"]
     gather: Callable[[Sequence[int]], Any]
     lengths: Sequence[int] | None = None
 
@@ -89,7 +90,11 @@ class Classification:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Accuracy on the held-out examples."""
-        return train.evaluate(model, self._heldout_batches(), accuracy)
+        return train.evaluate(model, self._scored(len(self.heldout), size=128), accuracy)
+
+    def held_out_batches(self, first: int | None = None) -> Iterator[Batch]:
+        """The held-out examples, or the first so many of them, in batches as large as in training."""
+        return self._scored(min(first or len(self.heldout), len(self.heldout)), size=self.batch_size)
 
     def prunable(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether a parameter is a matrix of the encoder's blocks or of the pooler."""
@@ -101,14 +106,14 @@ class Classification:
             raise ValueError(f"size {size} is below 1")
         return self.heldout.gather([i % len(self.heldout) for i in range(size)])
 
-    def _heldout_batches(self, size: int = 128) -> Iterator[Batch]:
+    def _scored(self, count: int, *, size: int) -> Iterator[Batch]:
         lengths = self.heldout.lengths
-        order = range(len(self.heldout)) if lengths is None else sorted(range(len(lengths)), key=lengths.__getitem__)
-        for first in range(0, len(order), size):
+        order = range(count) if lengths is None else sorted(range(count), key=lengths.__getitem__)
+        for first in range(0, count, size):
             yield self.heldout.batch(order[first : first + size])
 
 
-def accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def accuracy(logits: Float[np.ndarray, "batch classes"], labels: Int[np.ndarray, " batch"]) -> dict[str, float]:
     """The share of examples whose largest logit is the label's, in [0, 1]; of equal logits the first counts.
 
     Example:
@@ -132,7 +137,7 @@ def check_options(*, batch_size: int = 32, holdout: float = 0.0) -> None:
         raise ValueError(f"holdout is a share of the training examples and must be in [0, 1), got {holdout}")
 
 
-def split(labels: Tensor, *, test: float, holdout: float, name: str) -> tuple[list[int], list[int]]:
+def split(labels: Int[Tensor, " examples"], *, test: float, holdout: float, name: str) -> tuple[list[int], list[int]]:
     """The indices to train on and those to score, by class, the same for every seed of a run.
 
     Args:
@@ -157,7 +162,7 @@ def split(labels: Tensor, *, test: float, holdout: float, name: str) -> tuple[li
     return [rest[i] for i in kept], [rest[i] for i in taken]
 
 
-def stratified(labels: Tensor, share: float, *, seed: int) -> tuple[list[int], list[int]]:
+def stratified(labels: Int[Tensor, " examples"], share: float, *, seed: int) -> tuple[list[int], list[int]]:
     """Split indices in two, class by class: ``(kept, taken)``, of each class round(share * n) examples taken.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,8 +31,10 @@ class Attention(nn.Module):
         self.value = nn.Linear(hidden, hidden)
         self.output = nn.Linear(hidden, hidden)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``batch seq hidden`` to the same; ``mask``, True = attend, broadcasts to ``batch heads seq seq``."""
+    def forward(
+        self, hidden: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch 1 1 seq"] | None = None
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """Attend where ``mask`` is True, or everywhere."""
         query, key, value = (
             matrix(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for matrix in (self.query, self.key, self.value)
@@ -56,7 +59,9 @@ class Layer(nn.Module):
         self.output = nn.Linear(ffn, hidden)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch 1 1 seq"] | None = None
+    ) -> Float[Tensor, "batch seq hidden"]:
         hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), mask))
         inner = functional.gelu(self.intermediate(self.ffn_norm(hidden)))
         return hidden + self.dropout(self.output(inner))
@@ -78,8 +83,8 @@ class Patches(nn.Module):
         nn.init.normal_(self.position.weight, std=0.5)  # near the projection's, or it takes epochs to tell places apart
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """``batch side side`` to ``batch seq hidden``, patches row by row."""
+    def forward(self, images: Float[Tensor, "batch side side"]) -> Float[Tensor, "batch seq hidden"]:
+        """Patches row by row."""
         grid = images.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch))
         pixels = grid.transpose(2, 3).flatten(3).flatten(1, 2)
         return self.dropout(self.projection(pixels) + self.position.weight)
@@ -97,8 +102,7 @@ class Words(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """``batch seq`` to ``batch seq hidden``."""
+    def forward(self, input_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq hidden"]:
         tokens, positions = input_ids.shape[1], self.position.num_embeddings
         if tokens > positions:
             raise ValueError(f"a text of {tokens} tokens is too long for {positions} positions; truncate it")
@@ -112,7 +116,7 @@ class _Pooler(nn.Module):
         super().__init__()
         self.dense = nn.Linear(hidden, hidden)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Float[Tensor, "batch inp"]) -> Float[Tensor, "batch out"]:
         return torch.tanh(self.dense(hidden))
 
 
@@ -159,8 +163,12 @@ class Encoder(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """``batch classes`` of ``batch seq`` tokens (mask: 1 text, 0 padding) or of ``batch side side`` images."""
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch seq"] | Float[Tensor, "batch side side"],
+        attention_mask: Int[Tensor, "batch seq"] | None = None,
+    ) -> Float[Tensor, "batch classes"]:
+        """The logits of tokens (mask: 1 text, 0 padding) or of images."""
         hidden = self.embeddings(input_ids)
         mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
         for layer in self.layers:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Shaped
 from torch import nn
 
 from trainflat.train.batches import to_device
@@ -14,7 +15,9 @@ from trainflat.types import Batch
 
 __all__ = ["evaluate", "predict"]
 
-Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+Logits = Float32[np.ndarray, "batch ..."]
+Labels = Shaped[np.ndarray, "batch ..."]
+Metrics = Callable[[Logits, Labels], dict[str, float]]
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: Metrics) -> dict[str, float]:
@@ -32,7 +35,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: Metrics) -> di
     return metrics(np.concatenate(outputs), np.concatenate(labels))
 
 
-def predict(model: nn.Module, batches: Iterable[Batch]) -> list[tuple[np.ndarray, np.ndarray]]:
+def predict(model: nn.Module, batches: Iterable[Batch]) -> list[tuple[Logits, Labels]]:
     """Logits (float32) and labels of every batch, for metrics that need them batch by batch.
 
     The model is in evaluation mode meanwhile and each of its modules goes back to its own mode; no gradient and no

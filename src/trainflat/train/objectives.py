@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from trainflat.types import Batch, Objective
@@ -13,7 +14,7 @@ from trainflat.types import Batch, Objective
 __all__ = ["cross_entropy", "l1", "logits", "mean_squared_error"]
 
 
-def logits(model: nn.Module, inputs: Any) -> Tensor:
+def logits(model: nn.Module, inputs: Any) -> Float[Tensor, "batch ..."]:
     """The model's output for ``inputs``: a tensor, or a dict of keyword arguments; an output with ``.logits`` is unpacked.
 
     An output with ``.start_logits`` and ``.end_logits``, of a model that finds spans, becomes one tensor ``batch seq 2``.
@@ -26,7 +27,7 @@ def logits(model: nn.Module, inputs: Any) -> Tensor:
     return output.logits
 
 
-def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+def cross_entropy(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     """Mean negative log-likelihood of the labels: -1/n sum_i log softmax(z_i)[y_i], in nats.
 
     Labels are class indices (int64, shape ``batch``), logits have shape ``batch classes``.
@@ -39,10 +40,10 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
         True
     """
     inputs, labels = batch
-    return nn.functional.cross_entropy(logits(model, inputs), labels)
+    return _negative_log_likelihood(logits(model, inputs), labels)
 
 
-def mean_squared_error(model: nn.Module, batch: Batch) -> Tensor:
+def mean_squared_error(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     """Mean of (z_i - y_i)^2 for regression; logits have shape ``batch`` or ``batch 1``, labels shape ``batch``.
 
     Example:
@@ -51,7 +52,7 @@ def mean_squared_error(model: nn.Module, batch: Batch) -> Tensor:
         tensor(2.)
     """
     inputs, labels = batch
-    return nn.functional.mse_loss(logits(model, inputs).reshape(labels.shape), labels.float())
+    return _squared_error(logits(model, inputs), labels)
 
 
 def l1(
@@ -79,7 +80,7 @@ def l1(
     if strength < 0:
         raise ValueError(f"strength must be at least 0, got {strength}")
 
-    def penalised(model: nn.Module, batch: Batch) -> Tensor:
+    def penalised(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
         loss = objective(model, batch)
         if strength == 0:
             return loss
@@ -89,3 +90,15 @@ def l1(
         return loss + strength * torch.stack(torch._foreach_norm(chosen, 1)).sum()
 
     return penalised
+
+
+def _negative_log_likelihood(
+    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]
+) -> Float[Tensor, ""]:
+    return nn.functional.cross_entropy(logits, labels)
+
+
+def _squared_error(
+    logits: Float[Tensor, "batch 1"] | Float[Tensor, " batch"], labels: Real[Tensor, " batch"]
+) -> Float[Tensor, ""]:
+    return nn.functional.mse_loss(logits.reshape(labels.shape), labels.float())
