@@ -1,25 +1,48 @@
 """Then compress: masks, scores, pruning, tickets, grids, and what was really gained."""
 
 from trainflat.compress.cost import Cost, cost
+from trainflat.compress.dialects import Dialect, structure
+from trainflat.compress.distill import Distillation, distill
+from trainflat.compress.gates import Gates
+from trainflat.compress.gating import gated
 from trainflat.compress.integers import load_int8, save_int8
+from trainflat.compress.lagrangian import Lagrangian
 from trainflat.compress.masks import Mask
 from trainflat.compress.prune import prune, rounds
 from trainflat.compress.quantize import dynamic_int8
 from trainflat.compress.scores import magnitude, random
+from trainflat.compress.shrink import Shape, carve, shape_of, shrink
+from trainflat.compress.small import load_small, save_small
 from trainflat.compress.tickets import Ticket, load_mask, save_mask
+from trainflat.compress.units import Structure, Sublayer
 
 __all__ = [
     "Cost",
+    "Dialect",
+    "Distillation",
+    "Gates",
+    "Lagrangian",
     "Mask",
+    "Shape",
+    "Structure",
+    "Sublayer",
     "Ticket",
+    "carve",
     "cost",
+    "distill",
     "dynamic_int8",
+    "gated",
     "load_int8",
     "load_mask",
+    "load_small",
     "magnitude",
     "prune",
     "random",
     "rounds",
     "save_int8",
     "save_mask",
+    "save_small",
+    "shape_of",
+    "shrink",
+    "structure",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainflat.hf import small
 from trainflat.hf.checkpoints import files, first_line, locate, quiet
 from trainflat.hf.needs import need
 from trainflat.train.seeds import derive
@@ -21,7 +22,7 @@ CLASSIFIER = "SequenceClassification"  # transformers' AutoModelFor...
 
 
 def load(model: str, *, num_labels: int = 2, seed: int = 0) -> tuple[nn.Module, Any]:
-    """A classifier and its tokenizer: pretrained encoder, fresh head.
+    """A classifier and its tokenizer: pretrained encoder, fresh head; or a shrunk model as `trainflat.hf.small` saved it.
 
     Args:
         model: A folder, a name on the hub, or ``"minilm"`` for the six-layer BERT encoder inside the package
@@ -33,6 +34,8 @@ def load(model: str, *, num_labels: int = 2, seed: int = 0) -> tuple[nn.Module, 
         LookupError, FileNotFoundError: If there is no such checkpoint; says where it was looked for.
         ValueError: If the checkpoint cannot be read, or only as a pickle.
     """
+    if small.is_small(model):
+        return small.load(model)
     return build(model, seed=seed, num_labels=num_labels), tokenizer(model)
 
 
