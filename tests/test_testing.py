@@ -319,6 +319,9 @@ class Blobs:
     def evaluate(self, model):
         return train.evaluate(model, [(self.x, self.y)], lambda z, y: {"accuracy": float((z.argmax(-1) == y).mean())})
 
+    def held_out_batches(self, first=None):
+        return [(self.x[:first], self.y[:first])]
+
     def prunable(self, name, parameter):
         return name == "body.weight"
 
@@ -345,6 +348,8 @@ class Blobs:
         ({"evaluate": lambda self, model: {"accuracy": float(torch.rand(()))}}, "evaluating leaves no trace"),
         ({"evaluate": lambda self, model: model.eval() and {"accuracy": 1.0}}, "the training mode changed"),
         ({"evaluate": lambda self, model: {}}, "floats by name"),
+        ({"held_out_batches": lambda self, first=None: [(self.x, self.y)]}, "so many examples"),
+        ({"held_out_batches": lambda self, first=None: self.batches(0).at(0) and []}, "the same at every call"),
         ({"inputs": lambda self, size=32: self.x}, "inputs"),
         ({"name": ""}, "a name"),
         ({"inputs": property()}, "all its parts: not inputs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 __all__ = ["Average", "Batch", "Closure", "Gradient", "Objective", "Params", "Quantizer", "Schedule", "Score", "Task"]
@@ -18,10 +19,10 @@ Params = Mapping[str, nn.Parameter]
 Schedule = Callable[[float], float]
 """A number that changes over a run: progress ``t`` in [0, 1] to a value."""
 
-Objective = Callable[[nn.Module, Batch], Tensor]
+Objective = Callable[[nn.Module, Batch], Float[Tensor, ""]]
 """What is minimised: ``(model, batch) -> loss``, a 0-d tensor with a graph behind it."""
 
-Score = Callable[..., Mapping[str, Tensor]]
+Score = Callable[..., Mapping[str, Float[Tensor, " ..."]]]
 """Which weights matter: ``score(model, **options) -> {name: tensor}``, higher means keep."""
 
 Quantizer = Callable[..., nn.Module]
@@ -35,7 +36,7 @@ class Closure(Protocol):
     ascend on less data than they descend on. A plain function serves where no rule asks for a part.
     """
 
-    def __call__(self) -> Tensor: ...
+    def __call__(self) -> Float[Tensor, ""]: ...
 
 
 class Gradient(Protocol):
@@ -44,7 +45,7 @@ class Gradient(Protocol):
     Called where one would call ``backward``. A rule with memory has ``state_dict`` and ``load_state_dict``.
     """
 
-    def __call__(self, closure: Closure, params: Params, t: float) -> Tensor: ...
+    def __call__(self, closure: Closure, params: Params, t: float) -> Float[Tensor, ""]: ...
 
 
 class Average(Protocol):
@@ -75,7 +76,7 @@ class Task(Protocol):
         """A fresh model; what is not pretrained is drawn from the seed."""
         ...
 
-    def objective(self, model: nn.Module, batch: Batch) -> Tensor:
+    def objective(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
         """The loss that training minimises."""
         ...
 
@@ -85,6 +86,10 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """The metrics on held-out data; the first entry is the main one, in [0, 1] or [-1, 1]."""
+        ...
+
+    def held_out_batches(self, first: int | None = None) -> Iterable[Batch]:
+        """The held-out data with labels, each example once, or the first so many examples of it: for measuring the loss."""
         ...
 
     def prunable(self, name: str, parameter: nn.Parameter) -> bool:

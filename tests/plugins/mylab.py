@@ -42,6 +42,10 @@ class Blobs:
         held_out = [(self.points[192:], self.labels[192:])]
         return train.evaluate(model, held_out, lambda z, y: {"accuracy": float((z.argmax(-1) == y).mean())})
 
+    def held_out_batches(self, first: int | None = None):
+        last = 192 + (first or 64)
+        return [(self.points[192:last], self.labels[192:last])]
+
     def prunable(self, name: str, parameter: nn.Parameter) -> bool:
         return parameter.ndim == 2 and not name.startswith(self.head)
 

@@ -36,7 +36,8 @@ def check_schedule(schedule: Schedule) -> None:
 
 def check_task(task: Task, *, batches: int = 3) -> None:
     """Check a task. The laws: the seed decides the model and the batches; batches have no end; the objective is a
-    finite 0-d loss with a graph; evaluating is repeatable, leaves no trace, and its first metric is in [-1, 1];
+    finite 0-d loss with a graph; evaluating is repeatable, leaves no trace, and its first metric is in [-1, 1]; the held-out
+    batches are the same at every call;
     something is prunable, and nothing of it in the head, since a ticket has to fit another task; ``inputs`` is what the
     model takes.
 
@@ -64,6 +65,7 @@ def check_task(task: Task, *, batches: int = 3) -> None:
         law(bool(metrics) and all(isinstance(value, float) for value in metrics.values()), "metrics are floats by name")
         law(-1 <= next(iter(metrics.values())) <= 1, f"the main metric comes first and is in [-1, 1]: {metrics}")
         law(task.evaluate(net) == metrics, "evaluating is repeatable")
+        _check_held_out(task)
         net.eval()
         with torch.no_grad():
             law(len(train.logits(net, task.inputs(size=4))) == 4, "inputs(size) is what the model takes, of that size")
@@ -82,6 +84,12 @@ def _check_names(task: Task, net: nn.Module) -> None:
     law(bool(prunable), "something is prunable")
     in_head = [name for name in prunable if name.startswith(tuple(task.head))]
     law(not in_head, f"the head is not prunable, since a ticket has to fit another task: {', '.join(in_head)}")
+
+
+def _check_held_out(task: Task) -> None:
+    whole, again, few = (list(task.held_out_batches(first)) for first in (None, None, 5))
+    law(bool(whole) and same(whole, again), "the held-out batches are the same at every call")
+    law(sum(len(labels) for _, labels in few) == 5, "held_out_batches(first) are so many examples")
 
 
 def _check_batches(task: Task, count: int) -> Batch:

@@ -1,10 +1,12 @@
 """What a recipe is made of. A stage is a frozen dataclass whose fields are exactly its keys in the TOML file."""
 
+from trainflat.experiments.stages.contours import Contours
 from trainflat.experiments.stages.draw import Draw
 from trainflat.experiments.stages.finetune import Finetune
 from trainflat.experiments.stages.imp import Imp
 from trainflat.experiments.stages.measure import Measure
 from trainflat.experiments.stages.oneshot import OneShot
 from trainflat.experiments.stages.quantize import Quantize
+from trainflat.experiments.stages.sharpness import Sharpness
 
-__all__ = ["Draw", "Finetune", "Imp", "Measure", "OneShot", "Quantize"]
+__all__ = ["Contours", "Draw", "Finetune", "Imp", "Measure", "OneShot", "Quantize", "Sharpness"]

@@ -1,0 +1,131 @@
+"""Curvature at the weights: the Hessian's largest eigenvalue, always with its residual, and its trace with its error.
+
+Both need only products H v (`Loss.hessian_times`); the matrix itself is never there. Of a loss with a mask they are those of
+the Hessian between live coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from trainflat.flat.losses import Loss, dot, norm
+from trainflat.train.seeds import derive
+
+__all__ = ["Eigenvalue", "Trace", "top_eigenvalue", "trace"]
+
+
+class Eigenvalue(NamedTuple):
+    """The value l, its residual |H v - l v| / |l| for the unit vector v that was found, and the steps that it took.
+
+    Some eigenvalue is within residual * |l| of the value (the Hessian is symmetric); without a residual it would be a guess.
+    """
+
+    value: float
+    residual: float
+    iterations: int
+
+
+class Trace(NamedTuple):
+    """The estimate, its standard error, and how many probes made it."""
+
+    value: float
+    error: float
+    probes: int
+
+
+def top_eigenvalue(loss: Loss, *, tolerance: float = 1e-2, max_iterations: int = 30, seed: int = 0) -> Eigenvalue:
+    """The Hessian's largest eigenvalue (the algebraically largest: how sharply the loss can bend *upwards*).
+
+    Lanczos 1950 with full reorthogonalisation, from a random start: the top of a tridiagonal matrix, until its own estimate
+    of the residual is below the tolerance. Then one product more gives the value v'Hv and the true residual of the vector
+    itself. Memory: a vector of the weights' size for each iteration, and four.
+
+    Args:
+        loss: Over the data that the Hessian is of.
+        tolerance: Relative residual at which to stop, > 0. Default: 1e-2, which needs some ten products for a BERT.
+        max_iterations: Stop here in any case; the residual says how good it is then. Default: 30.
+        seed: Of the start.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> scales = torch.tensor([1.0, 3.0])
+        >>> f = Loss(model, lambda model, batch: (scales * model.weight**2).sum() / 2, [(None, torch.zeros(1))])
+        >>> value, residual, iterations = top_eigenvalue(f)
+        >>> round(value, 4), residual < 1e-2, iterations
+        (3.0, True, 2)
+    """
+    if tolerance <= 0 or max_iterations < 1:
+        raise ValueError(
+            f"tolerance must be above 0 and max_iterations at least 1, got {tolerance} and {max_iterations}"
+        )
+    generator = torch.Generator().manual_seed(derive("lanczos", seed))
+    start = loss.freeze(torch.randn(loss.size, generator=generator).to(loss.device, loss.dtype))
+    basis, diagonal, beside = [start / norm(start)], [], []
+    most = min(max_iterations, loss.live)
+    while True:
+        u = loss.hessian_times(basis[-1])
+        diagonal.append(dot(basis[-1], u))
+        for _ in range(2):  # twice is enough (Parlett 1980, section 6.9)
+            for q in basis:
+                u.add_(q, alpha=-dot(q, u))
+        beta = norm(u)
+        theta, shares = _top(diagonal, beside)
+        if beta * abs(shares[-1]) <= tolerance * abs(theta) or len(basis) == most:
+            break
+        beside.append(beta)
+        basis.append(u.div_(beta))
+    del u
+    vector = torch.zeros_like(start)
+    for share, q in zip(shares, basis, strict=True):
+        vector.add_(q, alpha=float(share))
+    vector.div_(norm(vector))
+    product = loss.hessian_times(vector)
+    value = dot(vector, product)
+    rest = norm(product.add_(vector, alpha=-value))
+    residual = rest / abs(value) if value else math.inf if rest else 0.0
+    return Eigenvalue(value, residual, len(basis))
+
+
+def trace(loss: Loss, *, probes: int = 30, seed: int = 0) -> Trace:
+    """The sum of the Hessian's eigenvalues by Hutchinson's estimate: the mean of v'Hv over random signs v, with its error.
+
+    Hutchinson 1990. The standard error is s / sqrt(probes), s the sample standard deviation of the v'Hv. Exact with one probe
+    for a diagonal Hessian.
+
+    Args:
+        loss: Over the data that the Hessian is of.
+        probes: Random vectors, each one product; >= 2, for there to be an error. Default: 30.
+        seed: Of the probes.
+
+    Raises:
+        ValueError: If there are fewer than two probes.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> scales = torch.tensor([1.0, 3.0])
+        >>> f = Loss(model, lambda model, batch: (scales * model.weight**2).sum() / 2, [(None, torch.zeros(1))])
+        >>> trace(f, probes=2)
+        Trace(value=4.0, error=0.0, probes=2)
+    """
+    if probes < 2:
+        raise ValueError(f"probes must be at least 2, or the estimate has no error; got {probes}")
+    generator = torch.Generator().manual_seed(derive("hutchinson", seed))
+    found = []
+    for _ in range(probes):
+        signs = torch.randint(0, 2, (loss.size,), dtype=torch.int8, generator=generator)
+        probe = loss.freeze(signs.mul_(2).sub_(1).to(loss.device, loss.dtype))
+        found.append(dot(probe, loss.hessian_times(probe)))
+    return Trace(float(np.mean(found)), float(np.std(found, ddof=1)) / math.sqrt(probes), probes)
+
+
+def _top(diagonal: list[float], beside: list[float]) -> tuple[float, np.ndarray]:
+    """The largest eigenvalue of the tridiagonal matrix and its vector."""
+    values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+    return float(values[-1]), vectors[:, -1]

@@ -1,0 +1,223 @@
+"""The loss over a whole data set as a function of the weights: what every measure of flatness asks, and all that it asks.
+
+A point, a gradient and a direction are flat vectors: the trainable parameters one after the other, as the model names them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from trainflat.train.batches import to_device
+from trainflat.train.loop import NonFiniteLoss
+from trainflat.types import Batch, Objective
+
+__all__ = ["Loss", "Vector", "dot", "norm"]
+
+Vector = Float[Tensor, " weights"]
+"""A point, a gradient or a direction in weight space."""
+
+
+class Loss:
+    """f(w) = 1/N sum_i loss_i(w) over all N examples given, of a model in evaluation mode, with its derivatives.
+
+    Measuring leaves no trace: weights (whose memory is never written), gradients, modes and the random stream are
+    afterwards what they were. Beside the weights there is at most one vector of their size in here, and what a batch takes.
+
+    Args:
+        model: Where its weights are is where the loss is measured; what is not trainable stays.
+        objective: ``(model, batch) -> loss``, the *mean* over the batch's examples.
+        batches: Pairs ``(inputs, labels)``; kept, since each pass goes over all of them. Each counts by its examples.
+        mask: ``{name: bool tensor}``, as a `trainflat.compress.Mask` is. Coordinates that are False are frozen: gradients
+            and curvature are zero there. Default: none is.
+        after: Called after every pass over the data; may raise in order to stop.
+
+    Raises:
+        ValueError: If there is nothing trainable, there are no batches, or the mask does not fit the model.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(model.weight, 3.0)
+        >>> loss = Loss(model, lambda model, batch: (model(batch[0]) ** 2).mean(), [(torch.ones(4, 1), torch.zeros(4))])
+        >>> loss.value(), loss.gradient()[1], loss.hessian_times(torch.ones(1))          # w^2 at w = 3
+        (9.0, tensor([6.]), tensor([2.]))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batches: Iterable[Batch],
+        *,
+        mask: Mapping[str, Bool[Tensor, " ..."]] | None = None,
+        after: Callable[[], None] = lambda: None,
+    ):
+        self.model, self.objective, self.batches, self.after = model, objective, list(batches), after
+        self.params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not self.params:
+            raise ValueError("there is nothing to move: no parameter of the model requires a gradient")
+        if not self.batches:
+            raise ValueError("there is nothing to measure the loss on: no batches were given")
+        if len({(p.dtype, p.device) for p in self.params.values()}) > 1:
+            raise ValueError("all trainable weights must be of one type on one device to be one vector")
+        first = next(iter(self.params.values()))
+        self.dtype, self.device = first.dtype, first.device
+        self.sizes = [p.numel() for p in self.params.values()]
+        self.examples = sum(len(labels) for _, labels in self.batches)
+        self.alive = None if mask is None else self._alive(mask)
+
+    @property
+    def size(self) -> int:
+        """Coordinates, frozen ones included."""
+        return sum(self.sizes)
+
+    @property
+    def live(self) -> int:
+        """Coordinates that may move."""
+        return self.size if self.alive is None else int(self.alive.sum())
+
+    def weights(self) -> Vector:
+        """A copy of the weights as one vector."""
+        return torch.cat([p.detach().reshape(-1) for p in self.params.values()])
+
+    def flat(self, state: Mapping[str, Tensor]) -> Vector:
+        """The same of a `trainflat.train.snapshot` of such a model."""
+        return torch.cat([state[name].detach().reshape(-1).to(self.device, self.dtype) for name in self.params])
+
+    def pieces(self, vector: Shaped[Tensor, " weights"]) -> Iterator[tuple[Tensor, nn.Parameter]]:
+        """Each parameter with its piece of a vector, shaped as it: a view."""
+        for piece, p in zip(vector.split(self.sizes), self.params.values(), strict=True):
+            yield piece.view_as(p), p
+
+    def freeze(self, vector: Vector) -> Vector:
+        """Zero the frozen coordinates of a vector, in place."""
+        return vector if self.alive is None else vector.mul_(self.alive)
+
+    @contextmanager
+    def at(self, point: Vector) -> Iterator[None]:
+        """Meanwhile the model's weights are those of the vector; their own memory is not written."""
+        own = [p.data for p in self.params.values()]
+        try:
+            for piece, p in self.pieces(point):
+                p.data = piece
+            yield
+        finally:
+            for p, data in zip(self.params.values(), own, strict=True):
+                p.data = data
+
+    def value(self) -> float:
+        """f at the model's weights.
+
+        Raises:
+            NonFiniteLoss: If it is not finite.
+        """
+        with self._untouched(), torch.no_grad():
+            return self._sum(share * self.objective(self.model, batch) for batch, share in self._shares())
+
+    def gradient(self) -> tuple[float, Vector]:
+        """f and its gradient, zero in frozen coordinates. A parameter that the loss does not depend on has gradient zero.
+
+        Raises:
+            NonFiniteLoss: If f is not finite.
+        """
+
+        def backward() -> Iterator[Tensor]:
+            for batch, share in self._shares():
+                loss = share * self.objective(self.model, batch)
+                loss.backward()
+                yield loss.detach()
+
+        with self._untouched(), self._gathered() as gathered:
+            value = self._sum(backward())
+        return value, self.freeze(gathered)
+
+    def hessian_times(self, vector: Vector) -> Vector:
+        """H v, the second derivatives of f times a vector, between live coordinates only: P H P v with P the projection on them.
+
+        Pearlmutter 1994, "Fast exact multiplication by the Hessian": the gradient of g'v, about the time of two gradients
+        more. Attention runs on torch's plain kernels here, since its fused ones have no second derivative.
+
+        Raises:
+            NonFiniteLoss: If f is not finite.
+        """
+        direction = self.freeze(vector.clone())
+
+        def twice() -> Iterator[Tensor]:
+            for batch, share in self._shares():
+                loss = share * self.objective(self.model, batch)
+                params = list(self.params.values())
+                first = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
+                pairs = [(g, v) for g, (v, _) in zip(first, self.pieces(direction), strict=True) if g.requires_grad]
+                if pairs:
+                    torch.autograd.backward([g for g, _ in pairs], [v for _, v in pairs])
+                yield loss.detach()
+
+        with self._untouched(), sdpa_kernel(SDPBackend.MATH), self._gathered() as gathered:
+            self._sum(twice())
+        return self.freeze(gathered)
+
+    def _alive(self, mask: Mapping[str, Bool[Tensor, " ..."]]) -> Bool[Tensor, " weights"] | None:
+        """The mask over all coordinates; None if nothing is frozen."""
+        for name, tensor in mask.items():
+            p = self.params.get(name)
+            if p is None or p.shape != tensor.shape:
+                has = "no such trainable parameter" if p is None else f"the shape {tuple(p.shape)} there"
+                raise ValueError(f"the mask has {name!r} of shape {tuple(tensor.shape)}, but the model has {has}")
+        if all(bool(tensor.all()) for tensor in mask.values()):
+            return None
+        alive = torch.ones(self.size, dtype=torch.bool, device=self.device)
+        for (piece, _), name in zip(self.pieces(alive), self.params, strict=True):
+            if name in mask:
+                piece.copy_(mask[name])
+        return alive
+
+    def _shares(self) -> Iterator[tuple[Batch, float]]:
+        for batch in self.batches:
+            yield to_device(batch, self.device), len(batch[1]) / self.examples
+
+    def _sum(self, losses: Iterable[Tensor]) -> float:
+        value = float(torch.stack([loss.double() for loss in losses]).sum())
+        if not math.isfinite(value):
+            raise NonFiniteLoss(f"the mean loss over {self.examples} examples is {value}: the model has diverged")
+        self.after()
+        return value
+
+    @contextmanager
+    def _gathered(self) -> Iterator[Vector]:
+        """Every backward pass meanwhile adds to this one vector: the gradients are views of it."""
+        gathered = torch.zeros(self.size, dtype=self.dtype, device=self.device)
+        for piece, p in self.pieces(gathered):
+            p.grad = piece
+        yield gathered
+
+    @contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Evaluation mode, and gradients, modes and the random stream put back."""
+        modes = [(module, module.training) for module in self.model.modules()]
+        gradients = [p.grad for p in self.params.values()]
+        self.model.eval()
+        try:
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                yield
+        finally:
+            for p, gradient in zip(self.params.values(), gradients, strict=True):
+                p.grad = gradient
+            for module, training in modes:
+                module.training = training
+
+
+def dot(one: Vector, other: Vector) -> float:
+    """The inner product of two vectors, in float32 or wider."""
+    wide = torch.promote_types(one.dtype, torch.float32)
+    return float(torch.dot(one.to(wide), other.to(wide)))
+
+
+def norm(vector: Vector) -> float:
+    """The length of a vector, in float32 or wider."""
+    return float(torch.linalg.vector_norm(vector, dtype=torch.promote_types(vector.dtype, torch.float32)))

@@ -1,0 +1,124 @@
+"""How far the loss rises near the weights: in a random subspace box, as the paper measures it, and along SAM's own step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from trainflat.flat.directions import Directions
+from trainflat.flat.losses import Loss, Vector, norm
+
+__all__ = ["ascent_sharpness", "sharpness"]
+
+
+def sharpness(
+    loss: Loss,
+    *,
+    eps: Sequence[float] = (5e-3, 1e-3, 5e-4),
+    directions: int = 100,
+    seed: int = 0,
+    max_iterations: int = 10,
+) -> dict[float, float]:
+    """phi = 100 * (max_z f(w + A z) - f(w)) / (1 + f(w)) over the box |z_i| <= eps * (|(A^+ w)_i| + 1), for each eps.
+
+    Keskar et al. 2017, arXiv:1609.04836, metric 2.1, as Na et al. 2022 report it in tables 3 and 4 (arXiv:2205.12694) and
+    Mehta et al. 2023 compute it (arXiv:2112.09153, their code): A of 100 `Directions`, f the mean loss over the whole
+    evaluation set, ten iterations of SciPy's L-BFGS-B from z = 0 with the gradient A'(df/dw). So it is the largest loss that
+    was *found*, a lower bound of the maximum.
+
+    Where we differ from that code: A is drawn again at every use; A^+ w comes from the p x p Gram matrix; and SciPy's own
+    tolerances are off (a projected gradient below 1e-5, a gain below 2.2e-9): absolute numbers, at which the search would
+    end where it begins if that is a minimum, however steep it is around it.
+
+    Of ``loss`` with a mask the frozen coordinates stay where they are (the default of our recipes; the paper does not say);
+    without one all move. Peak memory beside model and data: one vector for the moved weights, one for the gradient.
+
+    Args:
+        loss: Over the held-out data, in our recipes.
+        eps: Sizes of the box, > 0. Default: those of Na et al. 2022.
+        directions: p, the dimension of the subspace. Default: 100, as Mehta et al.
+        seed: Of A; the same for all models that are compared.
+        max_iterations: Of L-BFGS-B, each of one to a few gradients. Default: 10, as Mehta et al.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        NonFiniteLoss: If the loss is not finite somewhere.
+
+    Example:
+        >>> w = torch.nn.Linear(1, 1, bias=False)
+        >>> _ = torch.nn.init.constant_(w.weight, 1.0)
+        >>> f = Loss(w, lambda w, batch: (w(batch[0]) ** 2).mean(), [(torch.ones(1, 1), torch.zeros(1))])
+        >>> sharpness(f, eps=[0.5], directions=1)                   # A = 1: z up to 0.5 * (1 + 1), 100 * (2^2 - 1) / (1 + 1)
+        {0.5: 150.0}
+    """
+    if not eps or min(eps) <= 0:
+        raise ValueError(f"eps are the sizes of the box and must be above 0, got {list(eps)}")
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
+    from scipy.optimize import minimize  # a second of import that training does without
+
+    a = Directions(loss.size, directions, seed=seed, alive=loss.alive, dtype=loss.dtype, device=loss.device)
+    moved = loss.weights()
+    reach = np.abs(a.coordinates(moved)) + 1
+
+    def minus(z: np.ndarray) -> tuple[float, np.ndarray]:
+        a.up(torch.from_numpy(z), out=moved)
+        for piece, p in loss.pieces(moved):
+            piece.add_(p.detach())
+        with loss.at(moved):
+            value, gradient = loss.gradient()
+        return -value, -a.down(gradient)
+
+    here = np.zeros(directions)
+    start = minus(here)
+    base, found = -start[0], {}
+    for size in eps:
+        highest = -minimize(
+            lambda z: minus(z) if z.any() else start,  # all boxes start at the same point: once is enough
+            here,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(-size * r, size * r) for r in reach],
+            options={"maxiter": max_iterations, "gtol": 0.0, "ftol": 0.0},
+        ).fun
+        found[size] = 100 * (highest - base) / (1 + base)
+    return found
+
+
+def ascent_sharpness(loss: Loss, *, rho: float = 0.05) -> float:
+    """f(w + rho g / |g|) - f(w): how far the loss rises along SAM's own step, here with the gradient of the whole set.
+
+    Foret et al. 2021, eq. (1), arXiv:2010.01412, the inner maximum to first order. What `sam` descends on, in nats or the
+    loss's own unit; not divided by anything.
+
+    Args:
+        loss: Frozen coordinates stay.
+        rho: Radius, >= 0. Default: 0.05, as Na et al. 2022 train.
+
+    Raises:
+        ValueError: If rho is negative.
+        NonFiniteLoss: If the loss is not finite.
+
+    Example:
+        >>> w = torch.nn.Linear(1, 1, bias=False)
+        >>> _ = torch.nn.init.constant_(w.weight, 1.0)
+        >>> f = Loss(w, lambda w, batch: (w(batch[0]) ** 2).mean(), [(torch.ones(1, 1), torch.zeros(1))])
+        >>> ascent_sharpness(f, rho=1.0)                            # from 1 to 2: 2^2 - 1^2
+        3.0
+    """
+    if rho < 0:
+        raise ValueError(f"rho must be at least 0, got {rho}")
+    here, gradient = loss.gradient()
+    with loss.at(_step(loss, gradient, rho)):
+        return loss.value() - here
+
+
+def _step(loss: Loss, gradient: Vector, rho: float) -> Vector:
+    """w + rho g / |g| in the gradient's memory; a gradient of zero moves nothing."""
+    length = norm(gradient)
+    gradient.mul_(rho / length if length else 0.0)
+    for piece, p in loss.pieces(gradient):
+        piece.add_(p.detach())
+    return gradient
