@@ -124,7 +124,8 @@ def test_when_applies_to_its_point_of_the_sweep_only(recipe):
 
 
 def test_when_can_skip_stages_and_name_several_labels(recipe):
-    rule = '[[when]]\n"find.gradient" = ["plain", "sam(rho=0.1)"]\n"retrain.gradient" = "sam(rho=0.1)"\nskip = ["oneshot"]\n[sweep]'
+    labels = '"find.gradient" = ["plain", "sam(rho=0.1)"]\n"retrain.gradient" = "sam(rho=0.1)"'
+    rule = f'[[when]]\n{labels}\nskip = ["oneshot"]\n[sweep]'
     planned = planning.plan(recipe("[sweep]", rule))
     arms = [point["arm"] for point in planned.points if point["stage"] == "oneshot"]
     assert arms

@@ -100,11 +100,12 @@ def estimate(jobs: Iterable[Job], store: Store, device: str) -> list[Estimate]:
     """
     jobs = list(jobs)
     found = {job.key: store.done(job.key) for job in jobs}
-    rates = _rates(jobs, found, store, device)
+    names = {job.key: setting(job) for job in jobs if isinstance(job.stage, Training)}
+    rates = _rates(names, found, store, device)
     told = []
     for job in jobs:
         document, steps = found[job.key], _steps(job)
-        rate = rates.get(setting(job)) if steps else None
+        rate = rates.get(names.get(job.key, ""))
         seconds = document["seconds"] if document else None if rate is None else rate * steps
         told.append(Estimate(job, steps, seconds, document is not None))
     return told
@@ -118,7 +119,7 @@ def measure(job: Job, store: Store, device: str) -> float:
         work = Work(Path(folder), job.seed, {}, device, checkpoint_seconds=math.inf)
         short = dataclasses.replace(job.stage, steps=STEPS, keep="last")
         seconds = short.train(work, task, work.place(task.model(job.seed)))["seconds"] / STEPS
-    path = _path(store, job, device)
+    path = _path(store, setting(job), device)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"seconds": seconds, "steps": STEPS, "setting": _decides(job)})
     return seconds
@@ -133,8 +134,8 @@ def _decides(job: Job) -> dict[str, Any]:
     return {name: job.settings.get(name) for name in DECIDES}
 
 
-def _path(store: Store, job: Job, device: str) -> Path:
-    return store.root / "rates" / device / f"{setting(job)}.json"
+def _path(store: Store, name: str, device: str) -> Path:
+    return store.root / "rates" / device / f"{name}.json"
 
 
 def _steps(job: Job) -> int:
@@ -160,17 +161,19 @@ def _per_epoch(spec: Spec) -> int:
     return _epochs[name]
 
 
-def _rates(jobs: list[Job], found: dict[str, Any], store: Store, device: str) -> dict[str, float]:
+def _rates(names: dict[str, str], found: dict[str, Any], store: Store, device: str) -> dict[str, float]:
     """Seconds of a step by setting: of the finished stages (their median), else of what was measured."""
+    rates = {name: _measured(store, name, device) for name in set(names.values())}
     seen: dict[str, list[float]] = {}
-    measured: dict[str, float] = {}
-    for job in jobs:
-        if not isinstance(job.stage, Training):
-            continue
-        document, name = found[job.key], setting(job)
+    for key, name in names.items():
+        document = found[key]
         rows = [row for row in (document or {}).get("rows", []) if row.get("steps") and row.get("seconds")]
         if rows and document["environment"].get("device", device) == device:
             seen.setdefault(name, []).append(sum(r["seconds"] for r in rows) / sum(r["steps"] for r in rows))
-        elif name not in measured and (path := _path(store, job, device)).is_file():
-            measured[name] = json.loads(path.read_text(encoding="utf-8"))["seconds"]
-    return measured | {name: median(values) for name, values in seen.items()}
+    known = {name: rate for name, rate in rates.items() if rate is not None}
+    return known | {name: median(values) for name, values in seen.items()}
+
+
+def _measured(store: Store, name: str, device: str) -> float | None:
+    path = _path(store, name, device)
+    return json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else None

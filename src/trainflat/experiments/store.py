@@ -22,16 +22,16 @@ FORMAT = 1
 
 def canonical(value: Any) -> Any:
     """Plain JSON for hashing. ``None`` means absent, so a new optional field changes no identity; 1.0 and 1 are one number."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, (list, tuple)):
+        return [canonical(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in sorted(value.items()) if item is not None}
-    if isinstance(value, (list, tuple)):
-        return [canonical(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
     raise TypeError(f"{value!r} cannot be part of a stage's identity; use text, numbers, lists and tables")
 
 
@@ -145,6 +145,11 @@ class Store:
                 }
                 rows += [{**about, **row} for row in document["rows"]]
         return rows
+
+    def stages(self, run: Mapping[str, Any]) -> dict[str, int]:
+        """How many of a run's stages are done, of how many."""
+        keys = {point["key"] for point in run["points"]}
+        return {"done": sum((self.root / "stages" / key / "done.json").exists() for key in keys), "of": len(keys)}
 
     def find(self, prefix: str) -> dict[str, Any] | None:
         """The stage whose key begins with ``prefix``: its settings and, once finished, its results. None if there is none.
