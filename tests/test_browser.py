@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from trainflat import reports
-from trainflat.reports import example
+from trainflat.reports import example, example_paper
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BINARY = next(filter(None, map(shutil.which, NAMES)), None)
@@ -219,3 +219,24 @@ def test_the_standalone_curve_follows_the_reader_too(browser, tmp_path):
         browser.open(drawing, scheme=scheme)
         fills.append(luminance(browser.ask("getComputedStyle(document.querySelector('text')).fill")))
     assert fills[0] < 0.1 < 0.6 < fills[1]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1280, "dark")])
+def test_the_page_of_a_study_fits_its_screen_and_asks_for_nothing(browser, tmp_path, width, scheme):
+    runs = [
+        reports.study.Run(example_paper.paper_rows(recipe, tasks=["rte", "cola"]), example_paper.paper_header(recipe))
+        for recipe in ("fig13-transfer", "table8-int8")
+    ]
+    path = tmp_path / "report.html"
+    path.write_text(reports.study.report(runs, "paper"), encoding="utf-8")
+    browser.open(path, width=width, height=800, scheme=scheme)
+    assert browser.ask("document.documentElement.scrollWidth") <= width
+    assert len(browser.happened("Network.requestWillBeSent")) == 1
+    assert browser.happened("Runtime.exceptionThrown", "Log.entryAdded") == []
+    heights = browser.ask("[...document.querySelectorAll('.maps text')].map(t => t.getBoundingClientRect().height)")
+    assert len(heights) > 4 * 64
+    assert min(heights) >= 8
+    assert browser.ask("getComputedStyle(document.querySelector('.maps text')).fill") == browser.ask(
+        "getComputedStyle(document.body).color"
+    )
+    keep(browser.screenshot(tmp_path / f"study-{scheme}.png"))

@@ -107,6 +107,8 @@ def test_list_show_and_copy_serve_the_shipped_recipes(trainflat, tmp_path):
         (["run", "trial.toml", "--set", "oneshot.sparsities=[0.5, 1.5]"], "must be in [0, 1)"),
         (["run", "trial.toml", "--set", "*.task={name='glue', subset='mprc'}"], "mrpc"),
         (["run", "trial.toml", "--bogus"], "bogus"),
+        (["run", "trial.toml", "--on", "slurm"], "--on takes ray"),
+        (["run", "trial.toml", "--set", "train.gpus=1.5"], "gpus must be 0"),
         (["report", "trial"], "run it first"),
         (["show", "nothing"], "there is no recipe 'nothing'"),
         (["frobnicate"], "frobnicate"),

@@ -11,6 +11,7 @@ import pytest
 
 from trainflat import reports
 from trainflat.reports import curves, example, files
+from trainflat.reports.drawing import INK
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 HOSTILE = "<script>alert(\"x\")</script> & 'q' $x$ \\frac _a"
@@ -192,7 +193,7 @@ def test_a_standalone_curve_is_xml_with_every_arm_in_its_own_colour():
     assert {"Adam", "SAM", "accuracy, points"} <= set(texts)
     drawing = ET.tostring(root, encoding="unicode")
     assert set(re.findall(r"(?:fill|stroke): (#\w+)", drawing)) == set(curves.COLOURS[:2])
-    assert curves.INK not in drawing
+    assert INK not in drawing
 
 
 def test_a_curve_goes_through_the_means():

@@ -147,21 +147,37 @@ def plan(
 @app.command()
 def report(
     name: Annotated[
-        str, typer.Argument(help="A run of the store, named like its recipe; or a folder with its results.")
+        str,
+        typer.Argument(
+            help="A run of the store, named like its recipe; a group of runs, such as paper; or a folder of results."
+        ),
     ],
     store: StorePath = DEFAULT_STORE,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; default: reports/NAME in the store.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write the report of a run again, from what is finished of it, or from the rows.json and run.json of a folder."""
+    """Write the report of a run again, from what is finished of it, or of a whole group of runs as one page.
+
+    A folder that a report was written to will do as well: all is made from the rows.json and run.json in it.
+    """
     from trainflat import reports
     from trainflat.experiments.store import Store
 
-    if Path(name).is_dir():
+    kept = Store(store)
+    if Path(name).is_dir() and not (Path(name) / "rows.json").exists() and (found := reports.study.read_back(name)):
+        _study(found, Path(name).resolve().name, out or Path(name), as_json)
+    elif Path(name).is_dir():
         _show(*reports.read_back(name), out or Path(name), as_json)
+    elif (kept.root / "runs" / f"{name}.json").exists():
+        _report(kept, name, as_json, out)
+    elif members := [run for run in kept.runs() if run.startswith(f"{name}/")]:
+        found = [
+            reports.study.Run(kept.rows(document), _header(kept, document)) for document in map(kept.read_run, members)
+        ]
+        _study(found, name, out or kept.root / "reports" / name, as_json)
     else:
-        _report(Store(store), name, as_json, out)
+        kept.read_run(name)  # says what there is
 
 
 @app.command()
@@ -252,8 +268,27 @@ def _report(store: Any, name: str, as_json: bool, out: Path | None = None) -> No
     rows = store.rows(document)
     if not rows:
         raise LookupError(f"nothing of {name} is finished yet; run it first: trainflat run {name}")
-    header = {key: value for key, value in document.items() if key != "points"}
-    _show(rows, header, out or store.root / "reports" / name, as_json)
+    _show(rows, _header(store, document), out or store.root / "reports" / name, as_json)
+
+
+def _header(store: Any, document: Any) -> dict[str, Any]:
+    """What a report says of a run: its document without the points, and how many of its stages are done."""
+    return {**{key: value for key, value in document.items() if key != "points"}, "stages": store.stages(document)}
+
+
+def _study(runs: Any, group: str, folder: Path, as_json: bool) -> None:
+    """Write one page about several runs; print what has been run and what it says."""
+    from trainflat import reports
+
+    written = reports.study.write_all(runs, group, folder)
+    overview = reports.study.overview(runs)
+    if as_json:
+        state = [dict(zip(overview.header, row)) for row in overview.rows]
+        _print_json({"group": group, "overview": state, "report": str(folder / "report.html")})
+        return
+    for table in [overview, *reports.study.summary(runs)]:
+        _print_table(table.title, list(table.header), reports.text(table)[1:], table.note)
+    print(f"\nReport: {folder / 'report.html'}  (and {len(written) - 1} files beside it)")
 
 
 def _show(rows: Any, header: Any, folder: Path, as_json: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from trainflat.reports import study
 from trainflat.reports.cost import costs
 from trainflat.reports.curves import png, svg
+from trainflat.reports.flatness import how_flat
 from trainflat.reports.page import read_back, report, write, write_all
 from trainflat.reports.render import html, markdown, text
 from trainflat.reports.rows import Results, results, to_csv, to_json
@@ -20,6 +22,7 @@ __all__ = [
     "costs",
     "every",
     "findings",
+    "how_flat",
     "html",
     "markdown",
     "paired",
@@ -27,6 +30,7 @@ __all__ = [
     "read_back",
     "report",
     "results",
+    "study",
     "summary",
     "svg",
     "text",

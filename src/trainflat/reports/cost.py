@@ -9,7 +9,7 @@ from typing import Any
 
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import summary
-from trainflat.reports.tables import Table, axis, plus_minus
+from trainflat.reports.tables import MISSING, Table, axis, plus_minus
 
 __all__ = ["costs", "models", "training"]
 
@@ -44,9 +44,9 @@ def training(rows: Iterable[Row] | Results) -> Table | None:
     for (task, family, arm), by_seed in _by_task_and_arm(data, spent):
         passes = summary(of["passes"] for of in by_seed.values()).mean
         reference = spent.get((task, family, data.arms[0]))
-        times = passes / summary(of["passes"] for of in reference.values()).mean if reference else float("nan")
+        times = f"{passes / summary(of['passes'] for of in reference.values()).mean:.2f}" if reference else MISSING
         seconds = plus_minus([of["seconds"] for of in by_seed.values()], lambda x: f"{x:,.1f}")
-        lines.append((task, family, arm, seconds, f"{passes:,.0f}", f"{times:.2f}", f"n = {len(by_seed)}"))
+        lines.append((task, family, arm, seconds, f"{passes:,.0f}", times, f"n = {len(by_seed)}"))
     if not lines:
         return None
     header = ("task", "trained", axis(data), "seconds", "passes", f"passes / {data.arms[0]}", "seeds")

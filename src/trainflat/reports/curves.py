@@ -7,31 +7,23 @@ same bytes.
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports.files import write
+from trainflat.reports.drawing import DARK, inline, save, style
 from trainflat.reports.rows import Results, Row, percent, results
 from trainflat.reports.stats import summary
 
-__all__ = ["COLOURS", "MARKERS", "describe", "panels", "png", "svg"]
+__all__ = ["COLOURS", "MARKERS", "describe", "drawn", "panels", "png", "svg"]
 
 COLOURS = ("#d0690f", "#2f7fd6", "#1a9a68", "#a463d6", "#d6457f", "#7f858d")
 """At least 3.3 : 1 against white and against near-black, and told apart by the colour-blind with the help of the markers."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":")
-INK = "#010203"  # stands for the colour of the text around, until the SVG is written
 SIZE = (4.5, 3.1)  # inches; as wide as a phone shows it without making the letters small
-STANDALONE = (
-    "<style>svg{color:#1c1e21;font-family:sans-serif}@media(prefers-color-scheme:dark){svg{color:#e4e6e9}}</style>"
-)
 
 
 def panels(rows: Iterable[Row] | Results) -> list[tuple[str, str]]:
@@ -43,7 +35,13 @@ def panels(rows: Iterable[Row] | Results) -> list[tuple[str, str]]:
         [('digits', 'pruned'), ('digits', 'imp'), ('docstrings', 'pruned'), ('docstrings', 'imp')]
     """
     data = results(rows)
-    return [(task, variant) for task in data.tasks for variant in data.curves(task)]
+    return [(task, variant) for task in data.tasks for variant in drawn(data, task)]
+
+
+def drawn(data: Results, task: str) -> list[str]:
+    """The variants of a task that make a curve: from two sparsities on, or one beside the dense models."""
+    dense = any(data.values(task, arm, "dense", 0.0) for arm in data.arms)
+    return [variant for variant in data.curves(task) if dense or len(data.sparsities(task, variant)) > 1]
 
 
 def svg(rows: Iterable[Row] | Results, task: str, variant: str, *, name: str = "") -> str:
@@ -57,26 +55,12 @@ def svg(rows: Iterable[Row] | Results, task: str, variant: str, *, name: str = "
             is a file of its own, dark on light or light on dark as the reader prefers.
     """
     data = results(rows)
-    with _style():
+    with style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=SIZE, layout="constrained")
         _draw(figure.subplots(), data, task, variant)
-        raw = io.StringIO()
-        with _any_letter():
-            figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawing = raw.getvalue()
-    drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
-    drawing = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r' (width|height)="[\d.]+pt"', "", drawing, count=2).replace(
-        "<svg ", '<svg stroke-linejoin="round" ', 1
-    )
-    drawing = re.sub(r"font-family: [^;\"]*; ", "", drawing).replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
-    drawing = drawing.replace("xlink:href=", "href=")
-    if not name:
-        return drawing.replace(">", f">{STANDALONE}", 1)
-    drawing = drawing.replace(' xmlns="http://www.w3.org/2000/svg"', "")
-    return re.sub(r'(id="|url\(#|href="#)', rf"\1{name}-", drawing)
+        return inline(figure, name)
 
 
 def png(
@@ -99,7 +83,7 @@ def png(
         raise ValueError("there is no curve in these rows; a curve needs a variant that was measured at some sparsity")
     tasks = list(dict.fromkeys(task for task, _ in wanted))
     across = max(sum(of == task for of, _ in wanted) for task in tasks)
-    with _style("#1c1e21"):
+    with style(DARK):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(SIZE[0] * across, SIZE[1] * len(tasks)), layout="constrained", facecolor="white")
@@ -110,10 +94,7 @@ def png(
             for axes, (_, variant) in zip(line, [one for one in wanted if one[0] == task]):
                 axes.set_visible(True)
                 _draw(axes, data, task, variant, title=f"{task}, {data.family(variant)}")
-        raw = io.BytesIO()
-        with _any_letter():
-            figure.savefig(raw, format="png", dpi=dpi, metadata={"Software": None})
-    return write(path, raw.getvalue())
+        return save(figure, path, dpi)
 
 
 def describe(rows: Iterable[Row] | Results, task: str, variant: str) -> str:
@@ -183,41 +164,3 @@ def _short(label: str, most: int = 34) -> str:
     """A label that fits into a panel; matplotlib would leave out one that starts with an underscore."""
     label = label if len(label) <= most else f"{label[: most - 1]}…"
     return f" {label}" if label.startswith("_") else label
-
-
-@contextmanager
-def _style(ink: str = INK) -> Iterator[None]:
-    import matplotlib
-
-    sizes = {
-        "font.size": 9.5,
-        "axes.labelsize": 9.5,
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
-        "legend.fontsize": 9.5,
-    }
-    inked = dict.fromkeys(
-        ["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"], ink
-    )
-    lines = {
-        "axes.linewidth": 0.7,
-        "xtick.major.width": 0.7,
-        "ytick.major.width": 0.7,
-        "xtick.major.size": 3,
-        "ytick.major.size": 3,
-    }
-    fixed = {"svg.hashsalt": "trainflat", "svg.fonttype": "none", "font.family": "DejaVu Sans", "legend.frameon": False}
-    title = {"axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlecolor": ink}
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        style: Any = {**sizes, **inked, **lines, **fixed, **title}
-        matplotlib.rcParams.update(style)
-        yield
-
-
-@contextmanager
-def _any_letter() -> Iterator[None]:
-    """A letter that matplotlib's font lacks is measured as a box; in SVG the reader's own font draws it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        yield

@@ -10,13 +10,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports import curves, files, render, tables
+from trainflat.reports import contours, curves, files, paper, render, tables
 from trainflat.reports.cost import costs
+from trainflat.reports.flatness import how_flat
 from trainflat.reports.rows import Results, Row, results, to_csv, to_json
 from trainflat.reports.sentences import RULE, Finding, findings
 from trainflat.reports.tables import ALONE, signed
 
-__all__ = ["read_back", "report", "write", "write_all"]
+__all__ = ["document", "loss_maps", "paragraphs", "read_back", "report", "write", "write_all"]
 
 Header = Mapping[str, Any]
 
@@ -56,12 +57,23 @@ def report(rows: Iterable[Row] | Results, header: Header, *, beside: Sequence[st
     """
     data = results(rows)
     name = str(header.get("name") or "report")
-    style = resources.files("trainflat.reports").joinpath("page.css").read_text(encoding="utf-8")
     sections = [("findings", "Findings", _findings(data))]
+    if told := paper.section(data):
+        sections.append(("paper", "Beside the paper", told))
     sections += [(f"task-{i}", task, _task(data, task, f"p{i}")) for i, task in enumerate(data.tasks)]
+    if told := how_flat(data):
+        sections.append(("flatness", "Flatness", "".join(map(render.html, told))))
+    if maps := contours.panels(data):
+        sections.append(("maps", "Loss maps", loss_maps(maps)))
     if told := costs(data):
         sections.append(("costs", "Costs", "".join(map(render.html, told))))
     sections.append(("method", "How to read this", _method()))
+    return document(name, _top(data, header, name), sections, _footer(data, header, beside))
+
+
+def document(name: str, top: str, sections: Sequence[tuple[str, str, str]], footer: str) -> str:
+    """A page that needs nothing but itself: what is on top, a list of contents, the sections (key, title, HTML), the footer."""
+    style = resources.files("trainflat.reports").joinpath("page.css").read_text(encoding="utf-8")
     contents = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title, _ in sections)
     body = "".join(
         f'<section id="{key}" class="{key.split("-")[0]}"><h2>{escape(title)}</h2>{inside}</section>'
@@ -72,8 +84,8 @@ def report(rows: Iterable[Row] | Results, header: Header, *, beside: Sequence[st
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="color-scheme" content="light dark">\n<style>\n{style}</style>\n</head>\n'
-        f'<body>\n{_top(data, header, name)}\n<nav aria-label="Contents"><ul>{contents}</ul></nav>\n'
-        f"<main>\n{body}\n</main>\n{_footer(data, header, beside)}\n</body>\n</html>\n"
+        f'<body>\n{top}\n<nav aria-label="Contents"><ul>{contents}</ul></nav>\n'
+        f"<main>\n{body}\n</main>\n{footer}\n</body>\n</html>\n"
     )
 
 
@@ -83,7 +95,8 @@ def write(rows: Iterable[Row] | Results, header: Header, path: str | Path, *, be
 
 
 def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path) -> list[Path]:
-    """Everything: report.html, table.md, rows.csv, rows.json, run.json (the header), and each curve as curves/*.svg and *.png.
+    """Everything: report.html, table.md, rows.csv, rows.json, run.json (the header), and each figure as *.svg and *.png: the
+    curves in curves/, the loss maps in contours/, the transfer maps as maps.png.
 
     `read_back` reads the rows and the header of such a folder, from which all of it can be written again.
 
@@ -93,7 +106,9 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
     data = results(rows)
     folder = Path(folder)
     told = [f"- {finding.task}: {finding}" for finding in findings(data)]
-    markdown = [render.markdown(table) for table in [*tables.every(data), *costs(data)]]
+    told += [f"- {said}" for said in paper.claims(data)]
+    all_tables = [*paper.tables(data), *tables.every(data), *how_flat(data), *costs(data)]
+    markdown = [render.markdown(table) for table in all_tables]
     texts = {
         "table.md": "\n".join([*told, "", *markdown]),
         "rows.csv": to_csv(data.rows),
@@ -108,7 +123,11 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
             stem += "-2"
         written.append(files.write(folder / "curves" / f"{stem}.svg", curves.svg(data, task, variant)))
         written.append(curves.png(data, folder / "curves" / f"{stem}.png", only=[(task, variant)]))
-    return written
+    for number, (row, head) in enumerate(contours.panels(data)):
+        stem = re.sub(r"\W+", "-", f"{number:02d} {contours.caption(row, head)}".lower()).strip("-")
+        written.append(files.write(folder / "contours" / f"{stem}.svg", contours.svg(row, head)))
+        written.append(contours.png(row, folder / "contours" / f"{stem}.png", head))
+    return [*written, *paper.pictures(data, folder)]
 
 
 def read_back(folder: str | Path) -> tuple[list[Row], Header]:
@@ -133,7 +152,7 @@ def _json(path: Path) -> Any:
 
 
 def _top(data: Results, header: Header, name: str) -> str:
-    said = [escape(text) for text in _paragraphs(str(header.get("claim") or ""))]
+    said = [escape(text) for text in paragraphs(str(header.get("claim") or ""))]
     claim = "".join([f'<p class="claim">{text}</p>' for text in said[:1]] + [f"<p>{text}</p>" for text in said[1:]])
     command = header.get("command")
     code = f'<p class="command"><code>{escape(str(command))}</code></p>' if command else ""
@@ -184,12 +203,23 @@ def _task(data: Results, task: str, prefix: str) -> str:
         f"<figure><figcaption>{escape(CAPTIONS.get(variant, data.family(variant)))}</figcaption>"
         f'<div role="img" aria-label="{escape(curves.describe(data, task, variant))}">'
         f"{curves.svg(data, task, variant, name=f'{prefix}-{i}')}</div></figure>"
-        for i, variant in enumerate(data.curves(task))
+        for i, variant in enumerate(curves.drawn(data, task))
     )
     words = escape(" ".join([*notes, *about]))
     panels = f'<div class="panels">{figures}</div>' if figures else ""
     told = "".join(render.html(table) for table in tables.every(data) if table.task == task)
     return f'<p class="about">{words}</p>{panels}{told}'
+
+
+def loss_maps(maps: Sequence[tuple[Row, int]], name: str = "map") -> str:
+    """HTML of loss maps in a plane; ``name`` is the prefix of every id in it."""
+    figures = [
+        f"<figure><figcaption>{escape(contours.caption(row, head))}</figcaption>"
+        f'<div role="img" aria-label="{escape(contours.describe(row, head))}">'
+        f"{contours.svg(row, head, name=f'{name}{i}')}</div></figure>"
+        for i, (row, head) in enumerate(maps)
+    ]
+    return f'<p class="about">{escape(contours.ABOUT)}</p><div class="panels">{"".join(figures)}</div>'
 
 
 def _method() -> str:
@@ -216,7 +246,7 @@ def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
     return {name: inner(value) for name, value in environment.items() if value is not None}
 
 
-def _paragraphs(text: str) -> list[str]:
+def paragraphs(text: str) -> list[str]:
     """A comment's text without its line breaks, but for blank lines, a first line that is a sentence of its own, and lines
     that start an entry ("Cost: ...", "- ...").
     """

@@ -61,12 +61,16 @@ def html(table: Table) -> str:
     for number, row in enumerate(table.rows):
         d = table.differences[number] if drawn else None
         cells = "".join(_td(table, i, cell) for i, cell in enumerate(row))
-        drawing = f'<td class="drawn"><div>{interval(d, *scale)}</div></td>' if d else ""
-        body.append(f"<tr{_verdict(d)}>{cells}{drawing}</tr>")
+        other = table.others[number] if table.others else None
+        inside = f"<div>{interval(d, *scale, other)}</div>" if d else ""
+        drawing = f'<td class="drawn">{inside}</td>' if drawn else ""
+        verdict = table.verdicts[number] if table.verdicts else d.verdict if d else ""
+        body.append(f"<tr{_class(verdict)}>{cells}{drawing}</tr>")
     label = escape(table.heading, quote=True)
+    kinds = ["table", "differences" if drawn else "", table.kind]
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return (
-        f'<figure class="table{" differences" if drawn else ""}"><figcaption>{_caption(table.title)}</figcaption>'
+        f'<figure class="{" ".join(filter(None, kinds))}"><figcaption>{_caption(table.title)}</figcaption>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>{note}</figure>"
     )
@@ -90,23 +94,31 @@ def _kind(table: Table, column: int) -> str:
     return ' class="name"' if column < table.names else ""
 
 
-def _verdict(d: Difference | None) -> str:
-    return f' class="{d.verdict.replace(" ", "-")}"' if d else ""
+def _class(verdict: str) -> str:
+    return f' class="{verdict.replace(" ", "-")}"' if verdict else ""
 
 
-def interval(d: Difference, left: float, right: float) -> str:
-    """A difference and its interval as a small drawing, zero marked, on a scale that reaches from ``left`` to ``right``."""
+def interval(d: Difference, left: float, right: float, other: Difference | None = None) -> str:
+    """A difference and its interval as a small drawing, zero marked, on a scale that reaches from ``left`` to ``right``.
+
+    Beneath it, thinner, ``other``.
+    """
     at = lambda value: round(2 + 96 * (value - left) / (right - left), 2)
-    low, high = (at(d.mean if bound is None else bound) for bound in (d.low, d.high))
+    reach = lambda d: [at(d.mean if bound is None else bound) for bound in (d.low, d.high)]
+    (low, high), beneath, dot = reach(d), "", ""
+    if other is not None:
+        beneath = '<path class="beneath" d="M{} 13.5H{}"/>'.format(*reach(other))
+        dot = f'<i class="beneath" style="left:{at(other.mean)}%"></i>'
     return (
         '<svg class="interval" viewBox="0 0 100 16" aria-hidden="true" preserveAspectRatio="none">'
-        f'<path class="zero" d="M{at(0)} 0V16"/><path class="reach" d="M{low} 8H{high}"/></svg>'
-        f'<i style="left:{at(d.mean)}%"></i>'
+        f'<path class="zero" d="M{at(0)} 0V16"/><path class="reach" d="M{low} 8H{high}"/>{beneath}</svg>'
+        f'<i style="left:{at(d.mean)}%"></i>{dot}'
     )
 
 
 def _reach(table: Table) -> tuple[float, float]:
     """The scale on which all differences of a table are drawn: linear, zero within."""
-    ends = [b for d in table.differences for b in (d.mean, d.low, d.high) if b is not None and math.isfinite(b)]
+    drawn = [d for d in (*table.differences, *table.others) if d is not None]
+    ends = [b for d in drawn for b in (d.mean, d.low, d.high) if b is not None and math.isfinite(b)]
     left, right = min([*ends, 0.0]), max([*ends, 0.0])
     return (left, right) if left < right else (-1.0, 1.0)

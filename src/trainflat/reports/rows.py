@@ -68,7 +68,8 @@ def where(rows: Iterable[Row], **equal: Any) -> list[Row]:
 
 
 def compared(rows: Iterable[Row]) -> tuple[str, ...]:
-    """The axes of the sweep whose labels are set against each other: "optimizer" if there, else all that do not name the task.
+    """The axes of the sweep whose labels are set against each other: "optimizer" if there, else "mask" and "final" (who found a
+    ticket, and who trains it) if both are, else all that do not name the task.
 
     An axis names the task if it is called so, or if no task has rows under two of its labels (as a sweep over "subset").
 
@@ -84,6 +85,8 @@ def compared(rows: Iterable[Row]) -> tuple[str, ...]:
             labels.setdefault(axis, {}).setdefault(label, set()).add(row.get("task"))
     if "optimizer" in labels:
         return ("optimizer",)
+    if {"mask", "final"} <= labels.keys():
+        return ("mask", "final")
     names = lambda tasks: len(tasks) > 1 and sum(map(len, tasks.values())) == len(set.union(*tasks.values()))
     return tuple(axis for axis, tasks in labels.items() if axis != "task" and not names(tasks))
 
@@ -136,9 +139,10 @@ class Results:
         """The heading under which a row is told: the task, and the labels that tell its alternatives apart."""
         varying = self._varying[row["task"]]
         name = str(row["arm"].get("task", row["task"]) if "task" in varying else row["task"])
-        rest = [
-            str(label) for axis, label in row["arm"].items() if axis in varying and axis not in (*self.axes, "task")
-        ]
+        named = {*self.axes, "task"}
+        if {"source", "target"} <= row["arm"].keys():  # a ticket of one task, trained on another
+            name, named = f"{name}, ticket of {row['arm']['source']}", {*named, "source", "target"}
+        rest = [str(label) for axis, label in row["arm"].items() if axis in varying and axis not in named]
         return ", ".join([name, *rest])
 
     @cached_property
@@ -247,12 +251,13 @@ def _plain(value: Any) -> Any:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """The rows as CSV, one column a field, those of inner tables as ``arm.optimizer``; the columns that are known come first.
+    A loss map has no place in a table: it is in the JSON.
 
     Example:
         >>> to_csv([{"seed": 0, "arm": {"optimizer": "SAM"}, "value": 0.5}])
         'seed,arm.optimizer,value\\n0,SAM,0.5\\n'
     """
-    flat = [_flatten(row) for row in rows]
+    flat = [_flatten({name: value for name, value in row.items() if name != "contours"}) for row in rows]
     rank: Callable[[str], int] = lambda name: FIRST.index(n) if (n := name.partition(".")[0]) in FIRST else len(FIRST)
     names = sorted(dict.fromkeys(name for row in flat for name in row), key=rank)
     text = io.StringIO()

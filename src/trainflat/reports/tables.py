@@ -49,7 +49,10 @@ class Table:
         task: The task that it is about; empty if about all.
         names: How many leading columns hold names; the others hold numbers.
         note: What has to be said about it.
-        differences: One for each row where rows are differences, for drawing.
+        differences: One for each row where rows are differences, for drawing; None where there is nothing to draw.
+        others: What is drawn beneath each difference, such as another's; None for nothing.
+        verdicts: What each difference means where its sign alone does not say: "better", "worse" or "cannot tell".
+        kind: Words for the style sheet: "stand-in".
     """
 
     title: str
@@ -58,7 +61,10 @@ class Table:
     task: str = ""
     names: int = 1
     note: str = ""
-    differences: tuple[Difference, ...] = field(default=(), repr=False)
+    differences: tuple[Difference | None, ...] = field(default=(), repr=False)
+    others: tuple[Difference | None, ...] = field(default=(), repr=False)
+    verdicts: tuple[str, ...] = ()
+    kind: str = ""
 
     @property
     def heading(self) -> str:

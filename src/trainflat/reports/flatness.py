@@ -1,0 +1,145 @@
+"""How flat the minima are, told task by task: the rise of the loss in the paper's boxes, and curvature beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.stats import Difference, compare, summary
+from trainflat.reports.tables import ALONE, MISSING, Table, axis, pairs, plus_minus
+
+__all__ = ["curvature", "differences", "how_flat", "sharpness"]
+
+Point = tuple[str, str]  # task, model
+NAMES = {"ascent": "ascent", "eigenvalue": "largest eigenvalue", "trace": "trace"}
+BOX = (
+    "Sharpness is the highest rise of the mean held-out loss that L-BFGS-B finds in a box of size eps in a random subspace, "
+    "100 (max f − f) / (1 + f), as Na et al. 2022, tables 3 and 4, measure it; lower is flatter."
+)
+SECOND = (
+    "Ascent: the rise of the loss at rho along its gradient, SAM’s own step. Eigenvalue and trace are the Hessian’s; the "
+    "residual is the largest relative one over seeds, the error the largest standard error of a trace, in % of it."
+)
+
+
+def how_flat(rows: Iterable[Row] | Results) -> list[Table]:
+    """All tables about flatness, as far as the rows know: those that carry a ``sharpness``.
+
+    Example:
+        >>> rows = [
+        ...     {"task": "rte", "variant": "dense", "seed": 0, "arm": {"optimizer": name}, "sharpness": {"eps 0.005": phi}}
+        ...     for name, phi in (("Adam", 49.0), ("SAM", 28.4))
+        ... ]
+        >>> [table.rows for table in how_flat(rows)]
+        [(('rte', 'dense', 'Adam', '49.0'), ('rte', 'dense', 'SAM', '28.4')),
+         (('rte', 'dense', 'eps 0.005', '28.4', '49.0', '−20.6', '–', '1', 'cannot tell'),)]
+    """
+    data = results(rows)
+    tables = [sharpness(data), curvature(data), *(differences(data, a, b) for a, b in pairs(data.arms))]
+    return [table for table in tables if table is not None]
+
+
+def sharpness(rows: Iterable[Row] | Results) -> Table | None:
+    """The paper's measure, one row for each task, model and arm, one column for each box, the largest first."""
+    data = results(rows)
+    found = _found(data)
+    sizes = _sizes(found)
+    title = "Sharpness of the held-out loss; mean ± s.d. over seeds, lower is flatter"
+    cells = lambda of: [_spread(of.get(name)) for name in sizes]
+    return _table(data, found, title, sizes, cells, BOX) if sizes else None
+
+
+def curvature(rows: Iterable[Row] | Results) -> Table | None:
+    """The other measures: SAM's ascent, the Hessian's largest eigenvalue with its residual, its trace with its error."""
+    data = results(rows)
+    found = _found(data)
+    if not any(name in of for of in found.values() for name in NAMES):
+        return None
+
+    def cells(of: dict[str, dict[Any, float]]) -> list[str]:
+        errors = [
+            abs(error / of["trace"][seed]) for seed, error in of.get("trace_error", {}).items() if of["trace"][seed]
+        ]
+        residual = f"{max(of['residual'].values()):.1g}" if of.get("residual") else MISSING
+        error = f"{100 * max(errors):.0f} %" if errors else MISSING
+        return [_spread(of.get("ascent")), _spread(of.get("eigenvalue")), residual, _spread(of.get("trace")), error]
+
+    title = "Other measures of flatness; mean ± s.d. over seeds, lower is flatter"
+    return _table(data, found, title, ["ascent", "largest eigenvalue", "residual", "trace", "its error"], cells, SECOND)
+
+
+def differences(rows: Iterable[Row] | Results, first: str, second: str) -> Table | None:
+    """Arm ``second`` minus arm ``first``, one row for each task, model and measure; "flatter" if the interval is below 0."""
+    data = results(rows)
+    found = _found(data)
+    lines: list[tuple[str, ...]] = []
+    told: list[Difference] = []
+    for task, model in dict.fromkeys((task, model) for task, model, _ in found):
+        arms = [found.get((task, model, arm), {}) for arm in (first, second)]
+        for name in (*_sizes(found), *NAMES):
+            if not all(arm.get(name) for arm in arms):
+                continue
+            d = compare(arms[0][name], arms[1][name])
+            n = str(d.n) if d.method == "paired" else f"{d.n}, unpaired"
+            means = [_number(summary(arm[name].values()).mean) for arm in reversed(arms)]
+            interval = MISSING if d.low is None or d.high is None else f"[{_number(d.low)}, {_number(d.high)}]"
+            line = (task, model, NAMES.get(name, name), *means, _number(d.mean, "+"), interval, n, _verdict(d))
+            lines.append(line)
+            told.append(d)
+    if not lines:
+        return None
+    how = "paired over seeds" if all(d.method == "paired" for d in told) else "paired over seeds unless marked"
+    title = f"Flatness, {second} − {first}; {how}, below 0 is flatter"
+    header = ("task", "model", "measure", second, first, "difference", "95 % CI", "n", f"{second} is")
+    return Table(title, header, tuple(lines), names=3, note=ALONE)
+
+
+def _found(data: Results) -> dict[tuple[str, str, str], dict[str, dict[Any, float]]]:
+    """By task, model and arm, in the order of a table: every measure's values by seed."""
+    found: dict[tuple[str, str, str], dict[str, dict[Any, float]]] = {}
+    for row in data.rows:
+        if "sharpness" in row:
+            model = data.title(data.variant(row), round(float(row.get("sparsity") or 0), 4))
+            of = found.setdefault((data.task(row), model, data.arm(row)), {})
+            for name, value in row["sharpness"].items():
+                if value is not None:
+                    of.setdefault(name, {}).setdefault(row["seed"], float(value))
+    models = list(dict.fromkeys(key[1] for key in found))
+    rank = lambda key: (data.tasks.index(key[0]), models.index(key[1]), data.arms.index(key[2]))
+    return {key: found[key] for key in sorted(found, key=rank)}
+
+
+def _sizes(found: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]:
+    """The boxes, the largest first."""
+    names = {name for of in found.values() for name in of if name.startswith("eps ")}
+    return sorted(names, key=lambda name: -float(name.removeprefix("eps ")))
+
+
+def _table(data: Results, found: Any, title: str, columns: Sequence[str], cells: Any, note: str) -> Table:
+    """One row for each task, model and arm; n in the title if it is the same everywhere, else in the last column."""
+    counts = [max(map(len, of.values())) for of in found.values()]
+    lines = [(*key, *cells(of), f"n = {n}") for (key, of), n in zip(found.items(), counts, strict=True)]
+    header = ("task", "model", axis(data), *columns, "seeds")
+    if len(set(counts)) == 1:
+        title, header, lines = f"{title}, n = {counts[0]}", header[:-1], [line[:-1] for line in lines]
+    return Table(title, header, tuple(lines), names=3, note=note)
+
+
+def _spread(values: dict[Any, float] | None) -> str:
+    return plus_minus(values.values(), _number) if values else MISSING
+
+
+def _number(value: float, sign: str = "") -> str:
+    """One decimal as the paper prints it from 1 on, two figures below, powers of ten where there is no room.
+
+    >>> _number(160.94), _number(0.0456), _number(-20.6, "+"), _number(0.0), _number(123456.0)
+    ('160.9', '0.046', '−20.6', '0.0', '1.2e+05')
+    """
+    size = abs(value)
+    before = "−" if value < 0 else sign if size else ""
+    return before + (f"{size:.1f}" if size == 0 or 1 <= size < 1e5 else f"{size:.2g}")
+
+
+def _verdict(d: Difference) -> str:
+    return {"better": "sharper", "worse": "flatter"}.get(d.verdict, d.verdict)

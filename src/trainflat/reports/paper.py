@@ -1,0 +1,91 @@
+"""What a report about a recipe of the paper says more: the paper's tables with our numbers in them, and its heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from html import escape
+from pathlib import Path
+
+from trainflat.reports import argue, heatmaps, render
+from trainflat.reports.beside import judged
+from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.tables import Table
+from trainflat.reports.transfer import Map, cells_of, maps, papers
+
+__all__ = ["claims", "pictures", "section", "tables"]
+
+COLOURS = "Blue is above 0, orange below; the colour is full at 5 points, in all maps alike. The numbers are points."
+
+
+def claims(rows: Iterable[Row] | Results, *, only: Collection[str] | None = None) -> list[str]:
+    """What ours say about the paper's claims, in sentences; of the tables ``only``, and of the maps ("maps").
+
+    Example:
+        >>> from trainflat.reports.example_paper import paper_rows
+        >>> print(claims(paper_rows("fig13-transfer"))[0])
+        Map A, SAM ticket − Adam ticket, fine-tuned with SAM, on a stand-in (MiniLM, data whole): off the diagonal paper +0.4, \
+on our tasks +0.7; stand-in +0.4 [0.3, 0.5], n = 3: seen.
+    """
+    data = results(rows)
+    of_maps = [_claim(m) for m in maps(data)] if only is None or "maps" in only else []
+    return [*argue.claims(data, only=only), *of_maps]
+
+
+def tables(rows: Iterable[Row] | Results, *, only: Collection[str] | None = None) -> list[Table]:
+    """The comparisons and the maps as tables; ``only`` as for `claims`."""
+    data = results(rows)
+    of_maps = heatmaps.heat_tables(data) if only is None or "maps" in only else []
+    return [*argue.besides(data, only=only), *of_maps]
+
+
+def section(rows: Iterable[Row] | Results, *, name: str = "paper", only: Collection[str] | None = None) -> str:
+    """HTML: the sentences, the maps, the tables. Empty if the rows have nothing to do with the paper.
+
+    Args:
+        rows: The rows.
+        name: Prefix of every id in it.
+        only: As for `claims`.
+    """
+    data = results(rows)
+    told = "".join(f"<li>{escape(said)}</li>" for said in claims(data, only=only))
+    panels = "".join(_panels(m, name, i) for i, m in enumerate(maps(data))) if only is None or "maps" in only else ""
+    panels += f'<p class="note">{COLOURS}</p>' if panels else ""
+    inside = f"{panels}{''.join(map(render.html, tables(data, only=only)))}"
+    return f'<ul class="claims">{told}</ul>{inside}' if told else inside
+
+
+def pictures(rows: Iterable[Row] | Results, folder: Path) -> list[Path]:
+    """The maps as maps.png, if there are any."""
+    data = results(rows)
+    return [heatmaps.png(data, folder / "maps.png")] if maps(data) else []
+
+
+def _panels(ours: Map, name: str, number: int) -> str:
+    """Our map, and the paper's beside it."""
+    sides = (("a", heatmaps.kind(ours), ours), ("b", "the-paper", papers()[ours.key]))
+    figures = "".join(
+        f'<figure class="{kind}"><figcaption>{escape(m.title)} <small>{escape(heatmaps.whose(m))}</small></figcaption>'
+        f'<div role="img" aria-label="{escape(heatmaps.describe(m))}">'
+        f"{heatmaps.svg(m, name=f'{name}-{number}{side}')}</div></figure>"
+        for side, kind, m in sides
+    )
+    return f'<div class="panels maps">{figures}</div>'
+
+
+def _claim(m: Map) -> str:
+    """Off the diagonal, which alone is transfer; else the diagonal."""
+    origin, paper = m.origin, papers()[m.key]
+    assert origin is not None, "ours have an origin"
+    groups = {name: cells for name, cells in cells_of(m).items() if cells}
+    name = "off the diagonal" if "off the diagonal" in groups else "the diagonal"
+    where = "" if origin.paper else f", on a stand-in ({origin})"
+    theirs, same = paper.mean(cells_of(paper)[name]), paper.mean(groups[name])
+    ours_only = ", which has none of our tasks" if same is None else f", on our tasks {heatmaps.shown(same)}"
+    shown = f"paper {heatmaps.shown(theirs)}{ours_only}"
+    d = m.test(groups[name])
+    if d is None:
+        said = "no seed has all of these cells"
+    else:
+        word = "" if same is None else f": {judged(same, d)}"
+        said = f"{heatmaps.shown(d.mean)} {heatmaps.interval(d)}, n = {d.n}{word}"
+    return f"Map {m.key}, {m.title}{where}: {name} {shown}; {origin.kind} {said}."
