@@ -58,28 +58,26 @@ class Contours:
         model = work.place(initial)
         measured = Measured(work, of=2 * (self.size + 1))
         loss = flat.Loss(model, task.objective, task.held_out_batches(self.examples), after=measured.pause)
-        heads, drawn = [], {}
-        for head in ends:
-            corners = [loss.flat(_with_head(state, states[head], task.head)) for state in states.values()]
-            plane = flat.plane(*corners)
-            xs, ys = plane.lines(size=self.size, margin=self.margin)
-            drawn = {
-                "x": xs,
-                "y": ys,
-                "points": [list(point) for point in plane.points],
-            }  # of the encoder: as for the other
-            at_points = measured.once(f"{head} points", lambda c=corners: [_at(loss, corner) for corner in c])
-            grid = [
-                measured.once(f"{head} {i}", lambda p=plane, y=y, xs=xs: losses(loss, p, xs, [y])[0])
-                for i, y in enumerate(ys)
-            ]
-            heads.append({"head": getattr(self, head), "losses": grid, "points": at_points})
+        drawn: dict[str, Any] = {"labels": [self.start or "initial", self.first, self.second], "heads": []}
+        for end in ends:
+            corners = [loss.flat(_with_head(state, states[end], task.head)) for state in states.values()]
+            lines, one = self._map(loss, corners, end, measured)
+            drawn |= lines  # of the encoder alone, so the same for both heads
+            drawn["heads"].append({"head": getattr(self, end), **one})
         measured.forget()
-        drawn |= {"labels": [self.start or "initial", self.first, self.second], "heads": heads}
         about = {name: getattr(task, name, None) for name in ("note", "official")}
         row = {"task": task.name, "model": getattr(task, "model_name", None), **about, "variant": "contours"}
         row |= {"sparsity": ends["first"].row["sparsity"], "examples": loss.examples, "contours": drawn}
         return [{key: value for key, value in row.items() if value is not None}]
+
+    def _map(self, loss: flat.Loss, corners: list[Tensor], end: str, measured: Measured) -> tuple[dict, dict]:
+        """The lines of the grid with the three points, and the losses on both."""
+        plane = flat.plane(*corners)
+        xs, ys = plane.lines(size=self.size, margin=self.margin)
+        at_points = measured.once(f"{end} points", lambda: [_at(loss, corner) for corner in corners])
+        grid = [measured.once(f"{end} {i}", lambda y=y: losses(loss, plane, xs, [y])[0]) for i, y in enumerate(ys)]
+        points = [list(point) for point in plane.points]
+        return {"x": xs, "y": ys, "points": points}, {"losses": grid, "points": at_points}
 
 
 def _with_head(state: Mapping[str, Tensor], other: Mapping[str, Tensor], head: tuple[str, ...]) -> dict[str, Tensor]:
