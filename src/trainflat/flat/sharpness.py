@@ -32,6 +32,10 @@ def sharpness(
     tolerances are off (a projected gradient below 1e-5, a gain below 2.2e-9): absolute numbers, at which the search would
     end where it begins if that is a minimum, however steep it is around it.
 
+    Compare models with each other, not with the paper's tables: by this definition a MiniLM after MRPC has 0.03 at 5e-3 and
+    0.003 at 5e-4 (100 held-out examples), where Na et al. print 40 and 3 for their BERT-base: a thousandth. Their code is not
+    public, and that of Mehta et al., which they say theirs is based on, draws and normalises A as here.
+
     Of ``loss`` with a mask the frozen coordinates stay where they are (the default of our recipes; the paper does not say);
     without one all move. Peak memory beside model and data: one vector for the moved weights, one for the gradient.
 
