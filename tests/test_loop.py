@@ -340,3 +340,36 @@ def test_no_step_draws_more_than_its_batches():
     net, _ = problem()
     train.fit(net, train.cross_entropy, batches, sgd(net), steps=3, accumulate=2)
     assert next(drawn) == 6
+
+
+@pytest.mark.parametrize("rule", [flat.sam(rho=0.5), flat.asam(rho=0.5)])
+def test_what_is_trained_beside_the_model_gets_the_last_passs_gradient(rule):
+    """(w v - 1)^2 with v beside: at w + rho dL/dv is what the descent sees, once and not the sum of both passes."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    beside = nn.Parameter(torch.tensor(3.0))
+    sgd = torch.optim.SGD([*model.parameters(), beside], lr=0.0)
+    seen = []
+
+    def objective(model, batch):
+        seen.append(float(model.weight.detach()))
+        return (model(batch[0]) * beside - 1).square().sum()
+
+    train.fit(model, objective, [(torch.ones(1, 1), torch.ones(1))], sgd, steps=1, gradient=rule)
+    assert seen[1] != seen[0] == 1.0
+    w = seen[1]
+    assert beside.grad is not None
+    assert float(beside.grad) == pytest.approx(2 * (3 * w - 1) * w, rel=1e-5)
+
+
+def test_a_group_that_is_not_scheduled_keeps_its_rate():
+    model, beside = nn.Linear(1, 1), nn.Parameter(torch.tensor(1.0))
+    groups = [{"params": model.parameters()}, {"params": [beside], "lr": 0.5, "scheduled": False}]
+    sgd = torch.optim.SGD(groups, lr=1.0)
+    rates = [
+        [group["lr"] for group in sgd.param_groups]
+        for _ in train.loop(
+            model, lambda m, b: m(b[0]).sum() * beside, [(torch.ones(1, 1), None)] * 4, sgd, steps=4, lr=train.linear()
+        )
+    ]
+    assert rates == [[1.0, 0.5], [0.75, 0.5], [0.5, 0.5], [0.25, 0.5]]

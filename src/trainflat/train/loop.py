@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -56,6 +56,9 @@ def loop(
     step the optimizer. Between two steps the caller may evaluate, save or stop; that changes nothing. To resume, restore
     everything with `load_state` and pass the number of finished steps as ``start``.
 
+    What the optimizer trains beside the model (gates, multipliers, a projection) is neither moved by the rule nor clipped:
+    its gradient is the last pass's, the one taken where the model's is.
+
     Args:
         model: In training mode during each step, whatever the caller did between steps.
         objective: ``(model, batch) -> loss``.
@@ -64,7 +67,8 @@ def loop(
         steps: Length of the whole run; progress is ``t = index / steps``.
         start: Steps already done.
         gradient: Where the gradient is taken; default: at the weights (``flat.plain``).
-        lr: Factor on each parameter group's own learning rate, a number or a schedule. Default: 1, no schedule.
+        lr: Factor on each parameter group's own learning rate, a number or a schedule; a group with ``scheduled`` False
+            keeps its own. Default: 1, no schedule.
         accumulate: Micro-batches in one step. The loss is the mean of their means, so equal sizes give the gradient of
             the large batch.
         clip: Largest L2 norm of the gradient that reaches the optimizer (the second one for SAM), over all parameters
@@ -93,6 +97,8 @@ def loop(
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not params:
         raise ValueError("there is nothing to train: no parameter of the model requires a gradient")
+    own = {id(p) for p in params.values()}
+    beside = [p for group in optimizer.param_groups for p in group["params"] if id(p) not in own]
     device = next(iter(params.values())).device
     stream = enter(batches, start * accumulate)
     for group in optimizer.param_groups:
@@ -103,10 +109,10 @@ def loop(
             raise ValueError(f"the batches ended at step {index} of {steps}; give an endless stream or fewer steps")
         t = index / steps
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * at(lr, t)
+            group["lr"] = group["initial_lr"] * (at(lr, t) if group.get("scheduled", True) else 1.0)
         model.train()  # the caller may have evaluated since the last step
         optimizer.zero_grad()
-        closure = _Closure(model, objective, micro, precision)
+        closure = _Closure(model, objective, micro, precision, beside)
         loss = gradient(closure, params, t) if gradient else closure()
         loss = _finite(loss, closure, params, clip, index, steps)
         optimizer.step()
@@ -121,13 +127,22 @@ def fit(*args, **kwargs) -> list[Step]:
 class _Closure:
     """Forward and backward over the micro-batches of one step; remembers the losses of every pass."""
 
-    def __init__(self, model: nn.Module, objective: Objective, micro: list[Batch], precision: Precision):
-        self.model, self.objective, self.micro = model, objective, micro
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        micro: list[Batch],
+        precision: Precision,
+        beside: Sequence[nn.Parameter],
+    ):
+        self.model, self.objective, self.micro, self.beside = model, objective, micro, beside
         self.precision: Precision = precision
         self.seen: list[Tensor] = []
 
     def __call__(self) -> Tensor:
         total = None
+        for p in self.beside:
+            p.grad = None
         for batch in self.micro:
             with self._autocast():
                 loss = self.objective(self.model, batch) / len(self.micro)
@@ -139,7 +154,8 @@ class _Closure:
 
     def part(self, fraction: float) -> _Closure:
         """The same over the first part of every micro-batch: for rules that ascend on less data."""
-        piece = _Closure(self.model, self.objective, [first_part(b, fraction) for b in self.micro], self.precision)
+        micro = [first_part(batch, fraction) for batch in self.micro]
+        piece = _Closure(self.model, self.objective, micro, self.precision, self.beside)
         piece.seen = self.seen
         return piece
 

@@ -119,17 +119,19 @@ def save_state(
     step: int,
     gradient: Any = None,
     average: Any = None,
+    objective: Any = None,
     **header: Any,
 ) -> None:
     """Everything that decides how a run goes on, after ``step`` finished steps.
 
     Weights and buffers; the optimizer's own state dict (with the base learning rate that schedules multiply); the
-    ``state_dict`` of the rule and of the average if they have one; the random streams of torch (CPU and the model's GPU),
-    NumPy and Python. The position in the data and in every schedule is ``step`` itself. ``header`` is kept beside it as JSON.
+    ``state_dict`` of the rule, the average and the objective if they have one; the random streams of torch (CPU and the
+    model's GPU), NumPy and Python. The position in the data and in every schedule is ``step``
+    itself. ``header`` is kept beside it as JSON.
     """
     tensors: dict[str, Tensor] = {f"model/{name}": tensor for name, tensor in snapshot(model).items()}
     plain = take_apart("optimizer", optimizer.state_dict(), tensors)
-    memories = {"gradient": gradient, "average": average}
+    memories = {"gradient": gradient, "average": average, "objective": objective}
     kept = {
         name: take_apart(name, of.state_dict(), tensors) for name, of in memories.items() if hasattr(of, "state_dict")
     }
@@ -144,7 +146,13 @@ def save_state(
 
 
 def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, gradient: Any = None, average: Any = None
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    gradient: Any = None,
+    average: Any = None,
+    objective: Any = None,
 ) -> tuple[int, dict]:
     """Put back what `save_state` wrote; returns the number of finished steps and the extra header.
 
@@ -154,7 +162,7 @@ def load_state(
     tensors, header = read(path)
     restore(model, {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")})
     optimizer.load_state_dict(put_together(header["optimizer"], tensors))
-    for name, memory in {"gradient": gradient, "average": average}.items():
+    for name, memory in {"gradient": gradient, "average": average, "objective": objective}.items():
         if header.get(name) is not None and hasattr(memory, "load_state_dict"):
             memory.load_state_dict(put_together(header[name], tensors))
     torch.set_rng_state(tensors["random/torch"])
