@@ -293,12 +293,12 @@ def test_sam_with_replayed_dropout_replays_the_gates():
 
 def test_the_price_is_the_papers_and_its_multipliers_ascend():
     gates = Gates(structure(encoder()))
-    held = Lagrangian(lambda model, batch: torch.zeros(()), gates, target=0.9)
+    held = Lagrangian(lambda model, batch: torch.zeros(()), gates, target=0.9, lr=0.1)
     held.multipliers.data[:] = torch.tensor([2.0, 3.0])
     s = float(gates.sparsity().detach())
     assert float(held.price().detach()) == pytest.approx(2 * (s - 0.9) + 3 * (s - 0.9) ** 2)
     held.multipliers.data.zero_()
-    optimizer = torch.optim.AdamW(held.groups(lr=0.1))
+    optimizer = torch.optim.AdamW(held.groups())
     for _ in range(5):
         optimizer.zero_grad()
         held(None, None).backward()
@@ -346,16 +346,17 @@ def test_the_lagrangian_finds_the_best_structure_of_a_toy():
     best = {family: torch.where(kept, wide, shut) for family, kept in useful.items()}
     target = float(sparsity(found, {**found.open(), **best}))
     gates = Gates(found, families=["head", "intermediate"])
-    held = Lagrangian(lambda model, batch: 1000 * nn.functional.mse_loss(model(batch[0]), batch[1]), gates)
-    optimizer = torch.optim.AdamW(held.groups(lr=0.1))
     rise, steps = train.linear(target, target, warmup=0.3), 600
+    objective = lambda model, batch: 1000 * nn.functional.mse_loss(model(batch[0]), batch[1])  # noqa: E731
+    held = Lagrangian(objective, gates, target=rise, lr=0.1)
+    optimizer = torch.optim.AdamW(held.groups())
     with gates.on(model.train()):
         for step in range(steps):
-            held.target = rise(step / steps)
+            held.advance(step / steps)
             optimizer.zero_grad()
             held(model, (inputs[step % 4], wanted[step % 4])).backward()
             optimizer.step()
-            gates.clamp()
+    held.advance(1.0)
     z = gates.deterministic()
     for family, kept in useful.items():
         assert torch.equal(z[family] > 0, kept), family

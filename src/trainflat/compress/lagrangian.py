@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from trainflat.compress.gates import Gates
 from trainflat.compress.sizes import Counting
-from trainflat.types import Batch, Objective
+from trainflat.train.schedules import at
+from trainflat.types import Batch, Objective, Schedule
 
 __all__ = ["Lagrangian"]
 
@@ -19,13 +20,15 @@ class Lagrangian(nn.Module):
 
     Wang et al. 2020, eq. (4), arXiv:1910.04732, as CoFi has it (Xia et al. 2022, arXiv:2204.00408): l1 and l2 start at 0 and
     are raised by the gradient of their own term while the gates descend, so a target that is missed grows dearer every step.
-    Set `target` before every step; CoFi raises it from 0 on a line, ``train.linear(0.95, 0.95, warmup=0.1)``.
+    Call `advance` before every step.
 
     Args:
         objective: What the model minimises.
         gates: The gates; open them on the model with ``gates.on(model)``.
-        target: t, in [0, 1).
+        target: t, in [0, 1), a number or a schedule; CoFi raises it from 0 on a line, ``train.linear(0.95, 0.95, warmup=0.1)``.
+        tolerance: How far below the last target counts as `reached`. Default: 0.01, CoFi's ``sparsity_epsilon``.
         counting: How s is counted. Default: ``"exact"``; ``"cofi"`` as the reference implementation.
+        lr: Of gates and multipliers. Default: 0.01, CoFi's ``reg_learning_rate``.
 
     Raises:
         ValueError: If the target is outside [0, 1).
@@ -41,12 +44,21 @@ class Lagrangian(nn.Module):
         1.0
     """
 
-    def __init__(self, objective: Objective, gates: Gates, *, target: float = 0.0, counting: Counting = "exact"):
+    def __init__(
+        self,
+        objective: Objective,
+        gates: Gates,
+        *,
+        target: float | Schedule = 0.0,
+        tolerance: float = 0.01,
+        counting: Counting = "exact",
+        lr: float = 0.01,
+    ):
         super().__init__()
         self.objective, self.gates = objective, gates
-        self.counting: Counting = counting
+        self.schedule, self.tolerance, self.counting, self.lr = target, tolerance, counting, lr
         self.multipliers = nn.Parameter(torch.zeros(2, device=next(gates.parameters()).device))
-        self.target = target
+        self.advance(0.0)
 
     @property
     def target(self) -> float:
@@ -59,6 +71,17 @@ class Lagrangian(nn.Module):
             raise ValueError(f"target is a sparsity and must be in [0, 1), got {value}")
         self._target = value
 
+    def advance(self, t: float) -> None:
+        """Before the step at progress ``t``: its target; and what the step before it did to the gates is clamped."""
+        self.target = at(self.schedule, t)
+        if t > 0:
+            self.gates.clamp()
+
+    @torch.no_grad()
+    def reached(self) -> bool:
+        """Whether the expected sparsity is the last target's, up to the tolerance."""
+        return float(self.gates.sparsity(self.counting)) >= at(self.schedule, 1.0) - self.tolerance
+
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """The objective of the model and the price of missing the target."""
         return self.objective(model, batch) + self.price()
@@ -68,13 +91,9 @@ class Lagrangian(nn.Module):
         missed = self.gates.sparsity(self.counting) - self.target
         return self.multipliers[0] * missed + self.multipliers[1] * missed**2
 
-    def groups(self, lr: float = 0.01) -> list[dict[str, Any]]:
-        """Parameter groups for the optimizer: gates that descend and multipliers that ascend, none with weight decay.
-
-        Args:
-            lr: Of both. Default: 0.01, CoFi's ``reg_learning_rate``.
-        """
-        common = {"lr": lr, "weight_decay": 0.0}
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups for the optimizer: gates that descend, multipliers that ascend; no weight decay, no schedule."""
+        common = {"lr": self.lr, "weight_decay": 0.0, "scheduled": False}
         return [
             {"params": list(self.gates.parameters()), **common},
             {"params": [self.multipliers], **common, "maximize": True},

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainflat import train
+from trainflat import compress, train
 from trainflat.experiments.resolve import Spec, build
+from trainflat.train.state import read
 
 __all__ = [
     "TASKS",
@@ -59,9 +60,12 @@ class Parent:
         return make_task(self.stage.task)
 
     def model(self, seed: int) -> nn.Module:
-        """The model that the stage left behind."""
+        """The model that the stage left behind, shrunk if the stage shrank it."""
+        tensors, header = read(self.folder / "model.safetensors")
         model = self.task().model(seed)
-        train.load_weights(self.folder / "model.safetensors", model)
+        if "small" in header:
+            compress.carve(model, compress.structure(model), compress.Shape.of(header["small"]))
+        train.restore(model, tensors)
         return model
 
 

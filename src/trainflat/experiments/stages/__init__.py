@@ -1,6 +1,8 @@
 """What a recipe is made of. A stage is a frozen dataclass whose fields are exactly its keys in the TOML file."""
 
 from trainflat.experiments.stages.contours import Contours
+from trainflat.experiments.stages.cut import Cut
+from trainflat.experiments.stages.distill import Distill
 from trainflat.experiments.stages.draw import Draw
 from trainflat.experiments.stages.finetune import Finetune
 from trainflat.experiments.stages.imp import Imp
@@ -8,5 +10,18 @@ from trainflat.experiments.stages.measure import Measure
 from trainflat.experiments.stages.oneshot import OneShot
 from trainflat.experiments.stages.quantize import Quantize
 from trainflat.experiments.stages.sharpness import Sharpness
+from trainflat.experiments.stages.structured import Structured
 
-__all__ = ["Contours", "Draw", "Finetune", "Imp", "Measure", "OneShot", "Quantize", "Sharpness"]
+__all__ = [
+    "Contours",
+    "Cut",
+    "Distill",
+    "Draw",
+    "Finetune",
+    "Imp",
+    "Measure",
+    "OneShot",
+    "Quantize",
+    "Sharpness",
+    "Structured",
+]

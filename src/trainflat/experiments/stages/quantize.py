@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from trainflat.experiments.resolve import Spec, build, check, component, parent
 from trainflat.experiments.work import Work, point
 
-__all__ = ["QUANTIZERS", "Quantize", "grid"]
+__all__ = ["QUANTIZERS", "Quantize", "quantized"]
 
 QUANTIZERS = ("trainflat.compress.quantize",)
 
@@ -26,8 +27,13 @@ class Quantize:
         task, model = source.task(), source.model(work.seed)
         small = build(self.quantizer, QUANTIZERS, model)
         before = source.row
-        about = {"sparsity": before["sparsity"], "sparsity_total": before["sparsity_total"]}
-        return [point(task, task.evaluate(small), variant=grid(self.quantizer), **about)]
+        about = {key: before[key] for key in before if key.startswith("sparsity")}
+        return [point(task, task.evaluate(small), variant=quantized(before, self.quantizer), **about)]
+
+
+def quantized(row: Mapping[str, Any], quantizer: Spec) -> str:
+    """What the model of a row is called on a grid: ``int8 per_channel``, or of a shrunk one ``cofi, int8 per_channel``."""
+    return f"{row['variant']}, {grid(quantizer)}" if "shape" in row else grid(quantizer)
 
 
 def grid(quantizer: Spec) -> str:

@@ -68,29 +68,44 @@ class Training:
             self._objective(_Nothing)
 
     def train(
-        self, work: Work, task: Any, model: nn.Module, *, round: int = 0, lr: Schedule | None = None
+        self,
+        work: Work,
+        task: Any,
+        model: nn.Module,
+        *,
+        round: int = 0,
+        lr: Schedule | None = None,
+        objective: Objective | None = None,
     ) -> dict[str, float]:
         """Train the model where it is; continues from ``state.safetensors`` if that is of this round.
 
-        ``lr`` is for this round instead of the stage's own schedule. Returns the cost: wall seconds, forward-backward passes and
-        optimizer steps, over all interruptions.
+        ``lr`` is for this round instead of the stage's own schedule, ``objective`` instead of its own. An objective that is a
+        module is trained and kept beside the model: its ``groups()`` are the optimizer's (the rest of its parameters go with
+        the model's), ``advance(t)`` is called before every step, and no weights are "best" before ``reached()``.
+
+        Returns the cost: wall seconds, forward-backward passes and optimizer steps, over all interruptions.
         """
-        optimizer = self._optimizer(model)
+        objective = self._objective(task) if objective is None else objective
+        optimizer = self._optimizer(model, objective)
         gradient, average = build(self.gradient, GRADIENTS), self._average()
         steps_per_epoch = max(1, math.ceil(task.steps_per_epoch / self.accumulate))
         steps = self.steps or math.ceil(self.epochs * steps_per_epoch)
         state, best_path = work.folder / "state.safetensors", work.folder / "best.safetensors"
         torch.manual_seed(train.derive("training", work.seed, round))
         done, memo = 0, {"round": round, "seconds": 0.0, "passes": 0, "best": None}
+        memories = {"gradient": gradient, "average": average, "objective": objective}
         if state.exists():
-            done, found = train.load_state(state, model, optimizer, gradient=gradient, average=average)
+            done, found = train.load_state(state, model, optimizer, **memories)
             memo = found
             assert found["round"] == round, "a state outlives its round only if the round's end was not recorded"
         began = saved = time.monotonic()
         before = memo["seconds"]
+        advance = getattr(objective, "advance", lambda t: None)
+        reached = getattr(objective, "reached", lambda: True)
+        advance(done / steps)
         running = train.loop(
             model,
-            self._objective(task),
+            objective,
             task.batches(train.derive("data", work.seed, round)),
             optimizer,
             steps=steps,
@@ -102,33 +117,38 @@ class Training:
             precision=self.precision,
         )
         params = dict(model.named_parameters())
+        whole = _whole(model, objective)
         for step in running:
             finished = step.index + 1
+            advance(finished / steps)
             average(params, finished / steps)
             memo["passes"] += step.passes
             memo["seconds"] = before + time.monotonic() - began
-            if self.keep == "best" and (finished % steps_per_epoch == 0 or finished == steps):
+            if self.keep == "best" and (finished % steps_per_epoch == 0 or finished == steps) and reached():
                 score = next(iter(task.evaluate(model).values()))
                 if memo["best"] is None or score > memo["best"]:
                     memo["best"] = score
-                    train.save_weights(best_path, model)
+                    train.save_weights(best_path, whole)
             work.progress({"done": finished, "of": steps, "loss": step.loss, "round": round})
             if finished % 50 == 0 or finished == steps:
                 work.log(round=round, step=finished, loss=step.loss, lr=step.lr, seconds=round_to(memo["seconds"]))
             wanted = work.stop()
             if wanted or time.monotonic() - saved >= work.checkpoint_seconds:
-                train.save_state(state, model, optimizer, step=finished, gradient=gradient, average=average, **memo)
+                train.save_state(state, model, optimizer, step=finished, **memories, **memo)
                 saved = time.monotonic()
             if wanted:
                 raise Interrupted
-        if self.keep == "best":
-            train.load_weights(best_path, model)
+        if memo["best"] is not None:
+            train.load_weights(best_path, whole)
         average.apply_to(model)
         return {"seconds": round_to(memo["seconds"]), "passes": memo["passes"], "steps": steps}
 
-    def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def _optimizer(self, model: nn.Module, objective: Any = None) -> torch.optim.Optimizer:
         """A fresh optimizer, with torch's fused kernels where it has them (a tenth of the time on CPU)."""
-        return build(self.optimizer, OPTIMIZERS, list(model.parameters()), fused=True)
+        groups = objective.groups() if hasattr(objective, "groups") else []
+        apart = {id(p) for group in groups for p in group["params"]}
+        together = [p for p in _whole(model, objective).parameters() if id(p) not in apart]
+        return build(self.optimizer, OPTIMIZERS, [{"params": together}, *groups], fused=True)
 
     def _average(self) -> Average:
         return build(self.average, AVERAGES) if self.average is not None else last()
@@ -144,6 +164,13 @@ class _Nothing:
 
     objective = staticmethod(cross_entropy)
     prunable = staticmethod(lambda name, parameter: True)
+
+
+def _whole(model: nn.Module, objective: Any) -> nn.Module:
+    """The model, and what is learnt beside it."""
+    if not isinstance(objective, nn.Module) or not list(objective.parameters()):
+        return model
+    return nn.ModuleDict({"model": model, "objective": objective})
 
 
 def round_to(seconds: float) -> float:
