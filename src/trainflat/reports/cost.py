@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results, Row, measured_at, percent, results
 from trainflat.reports.stats import summary
 from trainflat.reports.tables import MISSING, Table, axis, plus_minus
 
@@ -36,7 +36,12 @@ def training(rows: Iterable[Row] | Results) -> Table | None:
     spent: dict[tuple[str, str, str], dict[Any, dict[str, float]]] = {}
     for row in data.rows:
         if "passes" in row:
-            names = (data.task(row), data.family(data.variant(row)), data.arm(row))
+            variant, shrunk = (
+                data.variant(row),
+                "sparsity_layers" in row,
+            )  # each size of a shrunk model is one of its own
+            family = data.title(variant, row["sparsity"]) if shrunk else data.family(variant)
+            names = (data.task(row), family, data.arm(row))
             of = spent.setdefault(names, {}).setdefault(row["seed"], {})
             for name in ("seconds", "passes"):
                 of[name] = of.get(name, 0.0) + row.get(name, 0.0)
@@ -58,13 +63,14 @@ def training(rows: Iterable[Row] | Results) -> Table | None:
 def models(rows: Iterable[Row] | Results) -> Table | None:
     """What the models cost, from the rows that carry a ``cost``."""
     data = results(rows)
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in data.rows:
         if "cost" in row:
             title = data.title(data.variant(row), round(float(row.get("sparsity") or 0), 4))
-            found.setdefault((data.task(row), title, data.arm(row)), []).append(row["cost"])
+            names = (data.task(row), title, data.arm(row), measured_at(row))
+            found.setdefault(names, []).append(row["cost"])
     lines = []
-    for names, measured in _by_task_and_arm(data, found):
+    for (*names, _), measured in _by_task_and_arm(data, found):
         mid = {
             name: median(cost[name] for cost in measured)
             for name in measured[0]
@@ -74,7 +80,7 @@ def models(rows: Iterable[Row] | Results) -> Table | None:
         counts = [f"{mid[name]:,.0f}" for name in ("parameters", "nonzeros")]
         size = [f"{mid['bytes'] / 1e6:,.2f}", f"{mid['multiply_adds'] / 1e6:,.1f}", latency]
         threads = f"{mid['threads']:.0f} thread{'s' * (mid['threads'] != 1)}"
-        where = f"{measured[0]['device']}, {threads}, batch of {mid['batch']:.0f}"
+        where = f"{measured[0]['device']}, {threads}, batch of {mid['batch']:.0f}{_tokens(mid)}"
         lines.append((*names, *counts, *size, where, f"n = {len(measured)}"))
     if not lines:
         return None
@@ -82,6 +88,14 @@ def models(rows: Iterable[Row] | Results) -> Table | None:
     header = ("task", "model", axis(data), *counted, "on", "seeds")
     title = "Cost of the models; medians over seeds"
     return _without_repetition(Table(title, header, tuple(lines), names=3, note=NO_FASTER))
+
+
+def _tokens(mid: dict[str, float]) -> str:
+    """How long the examples of a batch were, where they are made of tokens."""
+    if "length" not in mid:
+        return ""
+    padding = f", {percent(mid['padding'])} padding" if mid["padding"] else ""
+    return f" x {mid['length']:.0f} tokens{padding}"
 
 
 def _without_repetition(table: Table) -> Table:
@@ -92,7 +106,7 @@ def _without_repetition(table: Table) -> Table:
     return replace(table, title=title, header=header, rows=lines)
 
 
-def _by_task_and_arm(data: Results, found: dict[tuple[str, str, str], Any]) -> list[tuple[tuple[str, str, str], Any]]:
+def _by_task_and_arm(data: Results, found: dict[Any, Any]) -> list[tuple[Any, Any]]:
     """Task by task, what was done by what was done, so that the arms stand under each other."""
     what = list(dict.fromkeys(key[1] for key in found))
     return sorted(

@@ -148,7 +148,8 @@ def _draw(axes: Any, data: Results, task: str, variant: str, title: str = "") ->
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="y", alpha=0.16, linewidth=0.7)
-    axes.set_xlabel("share of prunable weights removed, %")
+    shrunk = any("sparsity_layers" in row for row in data.rows if data.variant(row) == variant)
+    axes.set_xlabel(f"share of {'the layers’ parameters' if shrunk else 'prunable weights'} removed, %")
     axes.set_ylabel(_short(f"{data.metric(task)}, points"))
     axes.set_title(_short(title, 48), loc="left")
     axes.margins(x=0.03)

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports import contours, curves, files, paper, render, tables
+from trainflat.reports import contours, curves, files, front, paper, render, tables
 from trainflat.reports.cost import costs
 from trainflat.reports.flatness import how_flat
 from trainflat.reports.rows import Results, Row, results, to_csv, to_json
@@ -107,7 +107,8 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
     folder = Path(folder)
     told = [f"- {finding.task}: {finding}" for finding in findings(data)]
     told += [f"- {said}" for said in paper.claims(data)]
-    all_tables = [*paper.tables(data), *tables.every(data), *how_flat(data), *costs(data)]
+    smaller = [table for task in data.tasks for table in front.tables(data, task)]
+    all_tables = [*paper.tables(data), *smaller, *tables.every(data), *how_flat(data), *costs(data)]
     markdown = [render.markdown(table) for table in all_tables]
     texts = {
         "table.md": "\n".join([*told, "", *markdown]),
@@ -123,6 +124,10 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
             stem += "-2"
         written.append(files.write(folder / "curves" / f"{stem}.svg", curves.svg(data, task, variant)))
         written.append(curves.png(data, folder / "curves" / f"{stem}.png", only=[(task, variant)]))
+    for task in dict.fromkeys(table.task for table in smaller):
+        stem = re.sub(r"\W+", "-", f"{task}-front".lower()).strip("-")
+        written.append(files.write(folder / "curves" / f"{stem}.svg", front.svg(data, task)))
+        written.append(front.png(data, folder / "curves" / f"{stem}.png", task))
     for number, (row, head) in enumerate(contours.panels(data)):
         stem = re.sub(r"\W+", "-", f"{number:02d} {contours.caption(row, head)}".lower()).strip("-")
         written.append(files.write(folder / "contours" / f"{stem}.svg", contours.svg(row, head)))
@@ -205,9 +210,15 @@ def _task(data: Results, task: str, prefix: str) -> str:
         f"{curves.svg(data, task, variant, name=f'{prefix}-{i}')}</div></figure>"
         for i, variant in enumerate(curves.drawn(data, task))
     )
+    if smaller := front.tables(data, task):
+        figures += (
+            f"<figure><figcaption>Smaller models: what is kept at which latency</figcaption>"
+            f'<div role="img" aria-label="{escape(front.describe(data, task))}">'
+            f"{front.svg(data, task, name=f'{prefix}-front')}</div></figure>"
+        )
     words = escape(" ".join([*notes, *about]))
     panels = f'<div class="panels">{figures}</div>' if figures else ""
-    told = "".join(render.html(table) for table in tables.every(data) if table.task == task)
+    told = "".join(render.html(table) for table in [*smaller, *tables.every(data)] if table.task == task)
     return f'<p class="about">{words}</p>{panels}{told}'
 
 

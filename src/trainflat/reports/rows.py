@@ -11,7 +11,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-__all__ = ["CURVES", "Results", "Row", "compared", "percent", "results", "to_csv", "to_json", "unique", "where"]
+__all__ = [
+    "CURVES",
+    "Results",
+    "Row",
+    "compared",
+    "measured_at",
+    "percent",
+    "results",
+    "to_csv",
+    "to_json",
+    "unique",
+    "where",
+]
 
 Row = Mapping[str, Any]
 
@@ -40,6 +52,8 @@ FIRST = (
 def unique(rows: Iterable[Row]) -> list[Row]:
     """The rows in their order without repetitions: same key, sparsity, variant and arm, and both a cost or neither.
 
+    An axis called "sparsity" is left out of the arm: a row's own sparsity says it, and a dense model is that of all labels.
+
     Raises:
         ValueError: If there are no rows, or one lacks what every row has.
     """
@@ -49,6 +63,8 @@ def unique(rows: Iterable[Row]) -> list[Row]:
         if missing or not isinstance(row["arm"], Mapping):
             what = f"no {missing[0]!r}" if missing else f"the arm {row['arm']!r}, which is not a table of labels"
             raise ValueError(f"row {number} of the results has {what}; every row needs {', '.join(NEEDED)}")
+        if "sparsity" in row["arm"]:
+            row = {**row, "arm": {axis: label for axis, label in row["arm"].items() if axis != "sparsity"}}
         same = [row.get("key", number), row.get("sparsity"), row["variant"], row["arm"], row["seed"], "cost" in row]
         kept.setdefault(json.dumps(same, sort_keys=True), row)
     if not kept:
@@ -89,6 +105,12 @@ def compared(rows: Iterable[Row]) -> tuple[str, ...]:
         return ("mask", "final")
     names = lambda tasks: len(tasks) > 1 and sum(map(len, tasks.values())) == len(set.union(*tasks.values()))
     return tuple(axis for axis, tasks in labels.items() if axis != "task" and not names(tasks))
+
+
+def measured_at(row: Row) -> tuple[Any, ...] | None:
+    """Batch, tokens (None where there are none), threads and device of a row with a cost; None for another row."""
+    cost = row.get("cost")
+    return tuple(cost.get(name) for name in ("batch", "length", "threads", "device")) if cost is not None else None
 
 
 def percent(share: float) -> str:
@@ -167,10 +189,10 @@ class Results:
                 _point(row),
                 row["seed"],
                 row.get("kind"),
-                "cost" in row,
+                measured_at(row),
             )
             seen.setdefault(same, set()).add(row.get("stage"))
-        return {(same[2], same[-1]) for same, stages in seen.items() if len(stages) > 1}
+        return {(same[2], same[-1] is not None) for same, stages in seen.items() if len(stages) > 1}
 
     def variant(self, row: Row) -> str:
         """What was done to the model, with the stage where two stages did the same."""
@@ -216,15 +238,17 @@ class Results:
         return sorted({row["seed"] for row in self.rows})
 
     def title(self, variant: str, sparsity: float = 0.0) -> str:
-        """How a reader calls a point: "one-shot 60 %"."""
+        """How a reader calls a point: "one-shot 60 %", "cofi 60 %, int8 per channel"."""
         name, _, stage = variant.partition(" / ")
-        words = " / ".join(filter(None, [NAMES.get(name, name.replace("_", " ")), stage]))
-        bare = not sparsity and name not in CURVES
-        return words if bare else f"{words} {percent(sparsity)}"
+        first, *more = name.split(", ")
+        words = " / ".join(filter(None, [NAMES.get(first, first), stage]))
+        if sparsity or name in CURVES:
+            words += f" {percent(sparsity)}"
+        return ", ".join([words, *more]).replace("_", " ")
 
     def family(self, variant: str) -> str:
         """How a reader calls a curve: "one-shot"."""
-        return self.title(variant, 0.5).removesuffix(f" {percent(0.5)}")
+        return self.title(variant, 0.5).replace(f" {percent(0.5)}", "", 1)
 
     @staticmethod
     def _family(variant: str) -> str:
