@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["imp_overhead", "masked_step", "prune_round", "ray_sweep", "sam_step", "trainer"]
+SCRIPTS = ["imp_overhead", "masked_step", "prune_round", "ray_sweep", "sam_step", "shrunk", "trainer"]
 
 
 @pytest.fixture

@@ -10,7 +10,21 @@ from torch import nn
 from torch.nn import functional
 
 from trainflat import train
-from trainflat.compress import Mask, cost, dynamic_int8, magnitude, prune, save_int8
+from trainflat.compress import (
+    Mask,
+    Shape,
+    carve,
+    cost,
+    dynamic_int8,
+    load_int8,
+    magnitude,
+    prune,
+    save_int8,
+    shape_of,
+    shrink,
+    structure,
+)
+from trainflat.compress.sizes import gates_of, shrunk
 
 
 class Attention(nn.Module):
@@ -144,6 +158,71 @@ def test_bert_of_transformers_is_counted_through_its_own_attention():
     expected = batch * (2 * layer + 32 * 32 + 32 * 2)  # two layers, pooler, classifier
     for candidate in (model, dynamic_int8(model)):
         assert cost(candidate, inputs, runs=1).multiply_adds == expected
+
+
+def test_tokens_and_padding_are_those_of_the_batch():
+    model = nn.Module()
+    model.forward = lambda input_ids, attention_mask=None: input_ids
+    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]])
+    padded = cost(model, {"input_ids": torch.ones(2, 4).long(), "attention_mask": mask}, runs=1)
+    assert (padded.batch, padded.length, padded.padding) == (2, 4, 3 / 8)
+    bare = cost(model, {"input_ids": torch.ones(2, 5).long()}, runs=1)
+    assert (bare.length, bare.padding) == (5, 0.0)
+    image = cost(network(), torch.ones(2, 8), runs=1)
+    assert (image.length, image.padding) == (None, None)
+
+
+ODD = {  # widths that no kernel likes, and layers without one or both of their parts
+    "odd widths": Shape(hidden=11, heads=(1, 3, 2), neurons=(7, 1, 19)),
+    "no attention and no FFN somewhere": Shape(hidden=12, heads=(0, 1, 0), neurons=(5, 0, 0)),
+    "one of each": Shape(hidden=1, heads=(1, 1, 1), neurons=(1, 1, 1)),
+}
+
+
+def small_bert():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=12, num_attention_heads=3, intermediate_size=20, num_hidden_layers=3
+    )
+    torch.manual_seed(0)
+    return transformers.BertForSequenceClassification(config).eval()
+
+
+TOKENS = {"input_ids": torch.arange(5, 19).reshape(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_shrunk_berts_cost_is_counted_from_its_shape(name):
+    model, shape = small_bert(), ODD[name]
+    small = shrink(model, parts := structure(model), gates_of(parts, shape))
+    measured, whole = cost(small, TOKENS, runs=1), cost(model, TOKENS, runs=1)
+    seq, width, hidden = 7, 4, shape.hidden
+    layers = sum(4 * seq * hidden * width * h + 2 * seq * seq * width * h for h in shape.heads)
+    layers += sum(2 * seq * hidden * n for n in shape.neurons)
+    assert measured.multiply_adds == 2 * (layers + hidden * 12 + 12 * 2)
+    assert 1 - measured.parameters / whole.parameters == shrunk(model, parts, shape)["total"]
+    assert measured.bytes < whole.bytes
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("name", ODD)
+def test_a_shrunk_model_in_int8_costs_as_much_less_and_comes_back_bit_for_bit(name, granularity, tmp_path):
+    model, shape = small_bert(), ODD[name]
+    parts = structure(model)
+    small = shrink(model, parts, gates_of(parts, shape))
+    eight = dynamic_int8(small, granularity=granularity)
+    with torch.no_grad():
+        outputs = eight(**TOKENS).logits
+        assert torch.allclose(outputs, small(**TOKENS).logits, atol=0.05)
+    assert shape_of(eight) == shape
+    less, same = cost(eight, TOKENS, runs=1), cost(small, TOKENS, runs=1)
+    assert (less.multiply_adds, less.parameters) == (same.multiply_adds, same.parameters)
+    save_int8(tmp_path / "small", eight)
+    again = load_int8(tmp_path / "small", carve(small_bert(), parts, shape))
+    with torch.no_grad():
+        assert torch.equal(again(**TOKENS).logits, outputs)
+    with pytest.raises(ValueError, match="is of another architecture"):
+        load_int8(tmp_path / "small", small_bert())
 
 
 @pytest.mark.gpu

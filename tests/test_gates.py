@@ -347,7 +347,7 @@ def test_the_lagrangian_finds_the_best_structure_of_a_toy():
     target = float(sparsity(found, {**found.open(), **best}))
     gates = Gates(found, families=["head", "intermediate"])
     rise, steps = train.linear(target, target, warmup=0.3), 600
-    objective = lambda model, batch: 1000 * nn.functional.mse_loss(model(batch[0]), batch[1])  # noqa: E731
+    objective = lambda model, batch: 1000 * nn.functional.mse_loss(model(batch[0]), batch[1])
     held = Lagrangian(objective, gates, target=rise, lr=0.1)
     optimizer = torch.optim.AdamW(held.groups())
     with gates.on(model.train()):

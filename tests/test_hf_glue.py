@@ -121,6 +121,12 @@ def test_a_task_is_a_task(root, checkpoint):
     assert (task.name, task.model_name, task.head) == ("mrpc", checkpoint, ("classifier.",))
     assert len([name for name, p in task.model(seed=0).named_parameters() if task.prunable(name, p)]) == 13
     assert task.inputs(20)["input_ids"].shape[0] == 20  # more than there are
+    own, padded = task.inputs(2), task.inputs(2, length=40)
+    assert {name: x.shape for name, x in padded.items()} == dict.fromkeys(own, (2, 40))
+    assert torch.equal(padded["attention_mask"].sum(1), own["attention_mask"].sum(1))
+    assert torch.equal(task.inputs(2, length=3)["input_ids"], own["input_ids"][:, :3])
+    with pytest.raises(ValueError, match="length must be from 1 to 128 tokens"):
+        task.inputs(2, length=129)
 
 
 def test_an_epoch_is_every_training_row_once_with_its_label(root, checkpoint):

@@ -363,6 +363,9 @@ def test_a_task_is_a_task_and_trains(checkpoint, root):
     assert (task.name, task.model_name, task.head) == ("squad", checkpoint, ("qa_outputs.",))
     assert task.steps_per_epoch == task.batches(seed=0).per_epoch == 15  # 72 windows
     assert task.inputs(100)["input_ids"].shape == (100, LENGTH)  # more than there are
+    assert {x.shape for x in task.inputs(2, length=LENGTH).values()} == {(2, LENGTH)}
+    with pytest.raises(ValueError, match=f"length must be from 1 to {LENGTH} tokens"):
+        task.inputs(2, length=LENGTH + 1)
     model = task.model(seed=0)
     assert len([name for name, p in model.named_parameters() if task.prunable(name, p)]) == 12
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)

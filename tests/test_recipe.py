@@ -106,6 +106,13 @@ def test_an_override_reaches_a_stage_all_stages_or_a_keyword(recipe):
     assert stages["oneshot"].sparsities == (0.25,)
 
 
+def test_a_star_means_the_stages_whose_names_fit(recipe):
+    planned = planning.plan(recipe(), overrides={"re*.steps": 3})
+    stages = {job.name: job.stage for job in planned.jobs}
+    assert stages["retrain"].steps == 3
+    assert stages["find"].steps != 3
+
+
 def test_an_override_that_fits_nothing_is_refused(recipe):
     with pytest.raises(ValueError, match="did you mean 'steps'"):
         planning.plan(recipe(), overrides={"*.stepz": 3})

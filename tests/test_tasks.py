@@ -118,6 +118,23 @@ def test_inputs_wrap_around_after_the_last_example(task):
     assert torch.equal(inputs[-2:], again)
 
 
+def test_texts_are_padded_or_cut_to_a_length_and_images_are_not():
+    task = tasks.docstrings()
+    own, padded, cut = task.inputs(3), task.inputs(3, length=48), task.inputs(3, length=5)
+    width = own["input_ids"].shape[1]
+    assert [x.shape for x in padded.values()] == [(3, 48), (3, 48)]
+    assert torch.equal(padded["attention_mask"].sum(1), own["attention_mask"].sum(1))
+    assert not padded["input_ids"][:, width:].any()
+    assert torch.equal(cut["input_ids"], own["input_ids"][:, :5])
+    model = task.model(seed=0).eval()
+    with torch.no_grad():
+        assert torch.allclose(model(**padded), model(**own), atol=1e-5)
+    with pytest.raises(ValueError, match="length must be from 1 to 48 tokens, .*; got 49"):
+        task.inputs(3, length=49)
+    with pytest.raises(ValueError, match="examples of digits are not made of tokens"):
+        tasks.digits().inputs(3, length=8)
+
+
 @pytest.mark.parametrize("options", [{"holdout": 1.0}, {"holdout": -0.1}, {"batch_size": 0}])
 def test_bad_option_is_refused_while_planning_and_when_made(make, options):
     (name,) = options

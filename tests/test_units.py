@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainflat.compress import Dialect, Structure, shrink, structure
-from trainflat.compress.sizes import full_size, size, sparsity
+from trainflat.compress import Dialect, Shape, Structure, shape_of, shrink, structure
+from trainflat.compress.sizes import full_size, gates_of, shrunk, size, sparsity
 from trainflat.compress.units import FAMILIES
 from trainflat.tasks import zoo
 
@@ -110,6 +110,66 @@ BUILT: dict[str, nn.Module] = {}
 
 def cached(name):
     return BUILT.setdefault(name, MODELS[name][0]())
+
+
+def test_a_shrunk_berts_sparsities_are_those_counted_by_hand():
+    """12 hidden, 3 heads, 20 neurons, 2 layers; left: 8 hidden, one head of width 4 in layer 0, five neurons in layer 1."""
+    model = bert()
+    found = shrunk(model, structure(model), Shape(hidden=8, heads=(1, 0), neurons=(0, 5)))
+    layer = 4 * (12 * 12 + 12) + 2 * 12 + (2 * 12 * 20 + 20 + 12) + 2 * 12  # attention, norm, FFN, norm
+    left = (4 * 4 * 8 + 3 * 4 + 8 + 2 * 8) + (2 * 8 * 5 + 5 + 8 + 2 * 8)
+    assert found["layers"] == 1 - left / (2 * layer)
+    tables, head = 30 + 16 + 2, 12 * 12 + 12 + 2 * 12 + 2
+    pooler = 12 * 8 + 12 + 2 * 12 + 2  # reads 8 dimensions, still answers in 12
+    assert found["total"] == 1 - (left + 8 * (tables + 2) + pooler) / (2 * layer + 12 * (tables + 2) + head)
+    pairs = 8 * 1 * (4 * 12 * 12 + 4 * 12) // 3 / 12 + 2 * 8 * 5
+    assert math.isclose(found["cofi_constraint"], 1 - pairs / (2 * (4 * 156 + 2 * 12 * 20 + 12 + 20)))
+    assert found["cofi_reported"] == found["layers"], "of a classifier its evaluation counts the layers alone"
+
+
+def test_the_reference_reports_what_is_left_of_a_head_that_is_no_classifier():
+    model = bert("BertForQuestionAnswering")
+    parts, shape = structure(model), Shape(hidden=6, heads=(3, 3), neurons=(20, 20))
+    found, layers = shrunk(model, parts, shape), full_size(parts)
+    left = int(size(parts, gates_of(parts, shape)))
+    assert found["layers"] == 1 - left / layers
+    assert found["cofi_reported"] == 1 - (left + 2 * 6 + 2) / (layers + 2 * 12 + 2)
+
+
+def test_one_head_and_136_neurons_a_layer_are_the_published_size_of_cofis_mnli_model():
+    """4,920,106 parameters in the layers, which its README calls 94.3 %; of BERT-base's 85,054,464 they are 94.2."""
+    with torch.device("meta"):
+        model = transformers.BertForSequenceClassification(transformers.BertConfig())
+    found = shrunk(model, structure(model), Shape(768, (1,) * 12, (136,) * 12))
+    assert math.isclose((1 - found["cofi_reported"]) * 12 * 7_087_872, 4_920_106, rel_tol=2e-3)
+    assert round(found["cofi_reported"], 3) == 0.942
+    assert found["total"] < 0.75, "the embeddings stay: of all parameters not even three quarters are gone"
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=10)
+@given(
+    hidden=st.integers(1, 12),
+    heads=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    neurons=st.tuples(st.integers(0, 20), st.integers(0, 20)),
+)
+def test_sparsities_of_a_shape_equal_counting_the_tensors_of_the_model_cut_to_it(name, hidden, heads, neurons):
+    model = cached(name)
+    parts, shape = structure(model), Shape(hidden, heads, neurons)
+    before = {key: p.clone() for key, p in model.named_parameters()}
+    found = shrunk(model, parts, shape)
+    assert all(torch.equal(p, before[key]) for key, p in model.named_parameters()), "nothing was cut"
+    small = shrink(model, parts, gates_of(parts, shape))
+    assert shape_of(small) == shape
+    whole, left = (sum(p.numel() for p in net.parameters()) for net in (model, small))
+    assert found["total"] == 1 - left / whole
+    assert math.isclose(found["layers"], float(sparsity(parts, gates_of(parts, shape))), abs_tol=1e-12)
+    assert found["cofi_constraint"] == float(sparsity(parts, gates_of(parts, shape), "cofi"))
+
+
+def test_a_shape_that_does_not_fit_is_refused_before_it_is_counted():
+    with pytest.raises(ValueError, match="does not fit into"):
+        shrunk(bert(), structure(bert()), Shape(13, (3, 3), (20, 20)))
 
 
 @pytest.mark.parametrize("counting", ["exact", "cofi"])

@@ -97,5 +97,8 @@ class Task(Protocol):
         ...
 
     def inputs(self, size: int = 32) -> Any:
-        """What the model's forward takes, without labels, for ``size`` real held-out examples: for measuring."""
+        """What the model's forward takes, without labels, for ``size`` real held-out examples: for measuring.
+
+        A task made of tokens takes ``length`` as well, to which it pads or cuts them.
+        """
         ...

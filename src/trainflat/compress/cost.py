@@ -35,6 +35,8 @@ class Cost:
         latency_high_ms: Its 95th percentile.
         runs: Forward passes that were timed.
         batch: Examples in the batch.
+        length: Tokens of each, padding included; None for inputs without ``input_ids``.
+        padding: Share of these that is padding; None as well.
         device: ``"cpu"``, or the name of the GPU.
         threads: Torch's threads within one operation while timing.
     """
@@ -50,6 +52,8 @@ class Cost:
     batch: int
     device: str
     threads: int
+    length: int | None = None
+    padding: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a plain dictionary, for JSON."""
@@ -112,6 +116,7 @@ def cost(model: nn.Module, inputs: Any, *, runs: int = 30, warmup: int = 3, thre
         batch=batch,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=used,
+        **_tokens(inputs),
     )
 
 
@@ -185,3 +190,14 @@ def _batch(inputs: Any) -> int:
     if size is None:
         raise ValueError("inputs must be a tensor, or a dict with at least one tensor, whose first axis is the batch")
     return size
+
+
+def _tokens(inputs: Any) -> dict[str, Any]:
+    """How long the examples are, and what share of that is padding, where they are made of tokens."""
+    if not isinstance(inputs, dict) or "input_ids" not in inputs:
+        return {}
+    mask = inputs.get("attention_mask")
+    return {
+        "length": inputs["input_ids"].shape[1],
+        "padding": 0.0 if mask is None else 1 - float(mask.float().mean()),
+    }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.compress.shrink import Shape
-from trainflat.compress.sizes import size
+from trainflat.compress.sizes import gates_of, size
 from trainflat.compress.units import Structure, Sublayer, module
 
 __all__ = ["narrow", "opened", "shallow"]
@@ -103,11 +103,7 @@ def _part(share: float, whole: int) -> int:
 
 def _count(structure: Structure, shape: Shape) -> int:
     """The parameters in the layers of this shape."""
-    z = structure.open()
-    z["hidden"] = _first(shape.hidden, structure.hidden)
-    z["head"] = torch.stack([_first(n, structure.attention[0].units) for n in shape.heads])
-    z["intermediate"] = torch.stack([_first(n, structure.ffn[0].units) for n in shape.neurons])
-    return round(float(size(structure, {family: gate.double() for family, gate in z.items()})))
+    return round(float(size(structure, gates_of(structure, shape))))
 
 
 def _fill(structure: Structure, parameters: int, shape: Callable[[int], Shape], least: int) -> Shape | None:
@@ -117,10 +113,6 @@ def _fill(structure: Structure, parameters: int, shape: Callable[[int], Shape], 
     if (fits := min(room, 1 + (parameters - one) // max(two - one, 1))) < least or one > parameters:
         return None
     return shape(int(fits))
-
-
-def _first(count: int, of: int) -> Tensor:
-    return (torch.arange(of) < count).float()
 
 
 def _largest(weights: Tensor, count: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import itertools
 import re
 import tomllib
@@ -47,7 +48,8 @@ class Recipe:
 
         Args:
             fields: The fields of each stage and their defaults, to know what an override reaches.
-            overrides: ``{"STAGE.FIELD": value}``; ``*`` or no stage for every stage that has the field.
+            overrides: ``{"STAGE.FIELD": value}``; ``*`` or no stage for every stage that has the field, ``*-int8`` for
+                those that end so.
             smoke: Apply the recipe's [smoke] as well.
         """
         small = dict(self.document.get("smoke", {})) if smoke else {}
@@ -219,8 +221,9 @@ def _override(stages: dict[str, dict[str, Any]], fields: Fields, key: str, value
     if first in stages:
         targets, path = [first], rest
     else:
-        path = rest if first == "*" else [first, *rest]
-        targets = [name for name in stages if path and path[0] in fields[name]]
+        path = rest if "*" in first else [first, *rest]
+        meant = fnmatch.filter(stages, first if "*" in first else "*")
+        targets = [name for name in meant if path and path[0] in fields[name]]
     if not path:
         raise ValueError(f"{key!r} names a stage of {recipe} but no field; write {first}.FIELD")
     if not targets or path[0] not in fields[targets[0]]:

@@ -14,7 +14,7 @@ from trainflat.hf import checkpoints, models, sources, tokens
 from trainflat.hf import data as glue_data
 from trainflat.hf.digests import digest_files
 from trainflat.hf.needs import need
-from trainflat.train.batches import Stream
+from trainflat.train.batches import Stream, to_length
 from trainflat.train.objectives import cross_entropy, mean_squared_error
 from trainflat.train.seeds import derive
 from trainflat.types import Batch
@@ -118,10 +118,14 @@ class Glue:
         """The encoder's linear matrices and the pooler's; see `trainflat.hf.models.prunable`."""
         return name in self._prunable
 
-    def inputs(self, size: int = 32) -> dict[str, Tensor]:
-        """The first ``size`` held-out examples as the model's keyword arguments, some twice if there are fewer."""
+    def inputs(self, size: int = 32, length: int | None = None) -> dict[str, Tensor]:
+        """The first ``size`` held-out examples as the model's keyword arguments, some twice if there are fewer.
+
+        Padded to the longest of them, or padded and cut to ``length`` tokens, ``max_length`` at most.
+        """
         encoded = self._encoded(next(iter(self._held_out)))
-        return encoded.batch(np.arange(size) % len(encoded))
+        batch = encoded.batch(np.arange(size) % len(encoded))
+        return batch if length is None else to_length(batch, length, longest=self.max_length, padding=encoded.padding)
 
     def _evaluation(self, split: str, size: int = EVALUATION_BATCH, first: int | None = None) -> Iterator[Batch]:
         """Longest first, so that little is padded and memory is known at once; metrics do not depend on the order."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trainflat.hf import answers, checkpoints, models, questions, sources
 from trainflat.hf.digests import digest_files
 from trainflat.hf.windows import Frame, Windows, frame, pieces, slide
-from trainflat.train.batches import Stream
+from trainflat.train.batches import Stream, to_length
 from trainflat.train.evaluate import predict
 from trainflat.train.objectives import logits
 from trainflat.train.seeds import derive
@@ -159,10 +159,14 @@ class Squad:
         """The encoder's linear matrices; see `trainflat.hf.models.prunable`."""
         return name in self._prunable
 
-    def inputs(self, size: int = 32) -> dict[str, Tensor]:
-        """The first ``size`` held-out windows as the model's keyword arguments, some twice if there are fewer."""
+    def inputs(self, size: int = 32, length: int | None = None) -> dict[str, Tensor]:
+        """The first ``size`` held-out windows as the model's keyword arguments, some twice if there are fewer.
+
+        Padded to the longest of them, or padded and cut to ``length`` tokens, ``max_length`` at most.
+        """
         windows = self._held_out_windows
-        return windows.batch(np.arange(size) % len(windows))
+        batch, padding = windows.batch(np.arange(size) % len(windows)), windows.frame.padding
+        return batch if length is None else to_length(batch, length, longest=self.max_length, padding=padding)
 
     def _evaluation(self) -> Iterator[Batch]:
         """Windows and their numbers, longest first, so that little is padded and memory is known at once."""

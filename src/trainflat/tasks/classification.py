@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trainflat import train
 from trainflat.tasks.zoo import in_encoder
+from trainflat.train.batches import to_length
 from trainflat.types import Batch
 
 __all__ = ["Classification", "Examples", "accuracy", "check_options", "split", "stratified"]
@@ -54,6 +55,7 @@ class Classification:
         heldout: What `evaluate` scores and `inputs` shows.
         batch_size: Examples in a training batch.
         head: Name prefixes of the parameters that belong to the task.
+        max_length: Tokens of an example at most; 0 where examples are not made of tokens.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Classification:
     heldout: Examples
     batch_size: int = 32
     head: tuple[str, ...] = ("classifier",)
+    max_length: int = 0
 
     def __post_init__(self) -> None:
         check_options(batch_size=self.batch_size)
@@ -100,11 +103,19 @@ class Classification:
         """Whether a parameter is a matrix of the encoder's blocks or of the pooler."""
         return in_encoder(name, parameter)
 
-    def inputs(self, size: int = 32) -> Any:
-        """The first ``size`` held-out examples, without labels; after the last the first again."""
+    def inputs(self, size: int = 32, length: int | None = None) -> Any:
+        """The first ``size`` held-out examples, without labels; after the last the first again.
+
+        Texts are padded to the longest of them, or padded and cut to ``length`` tokens.
+        """
         if size < 1:
             raise ValueError(f"size {size} is below 1")
-        return self.heldout.gather([i % len(self.heldout) for i in range(size)])
+        if length is not None and not self.max_length:
+            raise ValueError(
+                f"the examples of {self.name} are not made of tokens, so length {length} means nothing here"
+            )
+        batch = self.heldout.gather([i % len(self.heldout) for i in range(size)])
+        return batch if length is None else to_length(batch, length, longest=self.max_length)
 
     def _scored(self, count: int, *, size: int) -> Iterator[Batch]:
         lengths = self.heldout.lengths

@@ -68,3 +68,4 @@ def _fingerprint(*, batch_size: int = 32, holdout: float = 0.0) -> str:
 
 
 digits.fingerprint = _fingerprint  # pyright: ignore[reportFunctionMemberAccess]
+digits.max_length = 0  # pyright: ignore[reportFunctionMemberAccess]  # not made of tokens

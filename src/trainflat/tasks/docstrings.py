@@ -54,6 +54,7 @@ def docstrings(*, batch_size: int = 32, holdout: float = 0.0) -> Classification:
         training=training,
         heldout=heldout,
         batch_size=batch_size,
+        max_length=POSITIONS,
     )
 
 
@@ -127,3 +128,4 @@ def _fingerprint(*, batch_size: int = 32, holdout: float = 0.0) -> str:
 
 
 docstrings.fingerprint = _fingerprint  # pyright: ignore[reportFunctionMemberAccess]
+docstrings.max_length = POSITIONS  # pyright: ignore[reportFunctionMemberAccess]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from trainflat.train.seeds import derive
 from trainflat.types import Batch
 
-__all__ = ["Stream", "enter", "first_part", "to_device"]
+__all__ = ["Stream", "enter", "first_part", "to_device", "to_length"]
 
 MEGABATCH = 50  # batches whose examples are sorted by length together, as transformers' LengthGroupedSampler
 
@@ -118,3 +119,30 @@ def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     if isinstance(batch, (tuple, list)):
         return type(batch)(_each(value, change) for value in batch)
     return batch
+
+
+def to_length(inputs: Mapping[str, Tensor], length: int, *, longest: int, padding: int = 0) -> dict[str, Tensor]:
+    """Tokens as wide as asked for: cut, or padded on the right, where ``attention_mask`` is 0. For measuring, not for training:
+    what is cut off may be the last [SEP].
+
+    Args:
+        inputs: A batch by keyword, ``batch seq`` each, ``input_ids`` among them.
+        length: Tokens of every example.
+        longest: What the task takes at most.
+        padding: The padding token.
+
+    Raises:
+        ValueError: If the length is below 1 or above the longest.
+
+    Example:
+        >>> batch = {"input_ids": torch.tensor([[7, 8]]), "attention_mask": torch.ones(1, 2)}
+        >>> to_length(batch, 4, longest=8, padding=9), to_length(batch, 1, longest=8)["input_ids"]
+        ({'input_ids': tensor([[7, 8, 9, 9]]), 'attention_mask': tensor([[1., 1., 0., 0.]])}, tensor([[7]]))
+    """
+    if not 1 <= length <= longest:
+        raise ValueError(f"length must be from 1 to {longest} tokens, the longest that this task takes; got {length}")
+    more = length - inputs["input_ids"].shape[1]
+    return {
+        name: functional.pad(tensor, (0, more), value=padding if name == "input_ids" else 0)
+        for name, tensor in inputs.items()
+    }

@@ -61,12 +61,11 @@ class Cut:
         assert asked is not None
         assert wanted is not None
         shape = WAYS[self.way](parts, round((1 - wanted) * full_size(parts)))
-        z = uniform.opened(model, parts, shape)
-        small = work.place(compress.shrink(model, parts, z))
+        small = work.place(compress.shrink(model, parts, uniform.opened(model, parts, shape)))
         about = {
             "variant": f"{self.way}{RAW}",
             "sparsity": asked,
-            **sizes(parts, z, model, small),
+            **sizes(parts, model, small),
             **leave(work, small),
         }
         return [point(task, task.evaluate(small), **about)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from trainflat import train
-from trainflat.compress import Structure
-from trainflat.compress.sizes import sparsity
+from trainflat.compress import Structure, shape_of
+from trainflat.compress.sizes import shrunk
 from trainflat.experiments.work import Work
 
 __all__ = ["RAW", "leave", "sizes"]
@@ -23,18 +22,11 @@ def leave(work: Work, model: nn.Module) -> dict[str, Any]:
     shape = getattr(model, "trainflat_shape", None)
     small = {"small": shape.as_dict()} if shape else {}
     train.save_weights(work.folder / "model.safetensors", model, **small)
-    return {"shape": shape.as_dict(), "parameters": _count(model)} if shape else {}
+    return {"shape": shape.as_dict(), "parameters": sum(p.numel() for p in model.parameters())} if shape else {}
 
 
-def sizes(structure: Structure, z: Mapping[str, Tensor], model: nn.Module, small: nn.Module) -> dict[str, float]:
+def sizes(structure: Structure, model: nn.Module, small: nn.Module) -> dict[str, float]:
     """How sparse a shrunk model is: in its layers as it is and as CoFi's constraint counts, and of all parameters."""
-    living = {family: (gate > 0).double() for family, gate in z.items()}
-    return {
-        "sparsity_layers": float(sparsity(structure, living)),
-        "sparsity_cofi": float(sparsity(structure, living, "cofi")),
-        "sparsity_total": 1 - _count(small) / _count(model),
-    }
-
-
-def _count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+    found = shrunk(model, structure, shape_of(small))
+    names = {"sparsity_layers": "layers", "sparsity_cofi": "cofi_constraint", "sparsity_total": "total"}
+    return {name: found[one] for name, one in names.items()}

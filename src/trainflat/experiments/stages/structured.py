@@ -74,7 +74,7 @@ class Structured(Distilling):
         about = {
             "variant": f"cofi{RAW}",
             "sparsity": self.sparsity,
-            **sizes(parts, z, student, small),
+            **sizes(parts, student, small),
             **leave(work, small),
         }
         return [point(task, task.evaluate(small), **about, **cost)]
