@@ -141,3 +141,21 @@ def test_a_study_shares_its_stages_and_counts_the_published_steps(data, monkeypa
         "mnli": 368_160, "qqp": 341_130, "qnli": 98_220, "sst2": 63_150,
         "cola": 26_800, "stsb": 18_000, "mrpc": 11_500, "rte": 7_800,
     }  # fmt: skip  # the published counts of one whole search: ten trainings, batches of 32
+
+
+def test_a_step_with_a_teacher_is_measured_with_its_teacher_and_sizes_are_told_apart(tmp_path):
+    (tmp_path / "small.toml").write_text(
+        '[defaults]\ntask = "digits"\nsteps = 3\n[stage.teacher]\nkind = "Finetune"\n[stage.prune]\nkind = "Structured"\n'
+        'teacher = "teacher"\n[stage.small]\nkind = "Distill"\nteacher = "teacher"\nstudent = "prune"\n'
+        '[stage.warm]\nkind = "Distill"\nteacher = "teacher"\n[sweep]\n"prune.sparsity" = [0.6, 0.95]\n'
+    )
+    jobs = planning.plan(read(str(tmp_path / "small.toml"))).jobs
+    store = Store(tmp_path)
+    unknown = estimating.missing(estimating.estimate(jobs, store, "cpu"))
+    assert sorted(job.name for job in unknown) == ["prune", "small", "small", "teacher", "warm"]
+    for job in unknown:
+        assert estimating.measure(job, store, "cpu") > 0
+    told = estimating.estimate(jobs, store, "cpu")
+    assert not estimating.missing(told)
+    prunes = [one.seconds for one in told if one.job.name == "prune"]
+    assert prunes[0] == prunes[1], "a target does not change what a gated step costs"

@@ -118,7 +118,7 @@ def measure(job: Job, store: Store, device: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder), job.seed, {}, device, checkpoint_seconds=math.inf)
         short = dataclasses.replace(job.stage, steps=STEPS, keep="last")
-        seconds = short.train(work, task, work.place(task.model(job.seed)))["seconds"] / STEPS
+        seconds = short.rehearse(work, task)["seconds"] / STEPS
     path = _path(store, setting(job), device)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"seconds": seconds, "steps": STEPS, "setting": _decides(job)})
@@ -131,7 +131,19 @@ def setting(job: Job) -> str:
 
 
 def _decides(job: Job) -> dict[str, Any]:
-    return {name: job.settings.get(name) for name in DECIDES}
+    decides = {name: job.settings.get(name) for name in DECIDES}
+    if "teacher" in job.parents:  # its forward pass, gates, and a student that may be a small one
+        decides |= {"kind": job.kind, "distillation": job.settings["distillation"], "student": _size(job)}
+    return decides
+
+
+def _size(job: Job) -> list[Any] | None:
+    """What makes the student of a stage as large as it is."""
+    student = job.parents.get("student")
+    if student is None or not {"sparsity", "way"} & student.settings.keys():
+        return None
+    like = student.parents.get("like", student)
+    return [student.kind, student.settings.get("way"), like.settings.get("sparsity")]
 
 
 def _path(store: Store, name: str, device: str) -> Path:

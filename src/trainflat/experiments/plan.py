@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from trainflat.experiments import stages
+from trainflat.experiments.changes import changes
 from trainflat.experiments.recipe import Recipe, check_seeds
 from trainflat.experiments.resolve import Spec, check, find, near
 from trainflat.experiments.resources import Resources
@@ -40,13 +41,15 @@ class Job:
 class Plan:
     """The jobs in an order in which they can run, each once, and the points of the sweep that they serve.
 
-    ``plan(recipe, **asked)`` makes the same plan again, on another machine for instance.
+    ``plan(recipe, **asked)`` makes the same plan again, on another machine for instance; ``changed`` is what of that makes it
+    another than the recipe's own.
     """
 
     recipe: Recipe
     jobs: list[Job]
     points: list[dict[str, Any]]
     asked: dict[str, Any] = dataclasses.field(default_factory=dict)
+    changed: list[str] = dataclasses.field(default_factory=list)
 
 
 def plan(
@@ -98,7 +101,12 @@ def plan(
                 here[name] = jobs.setdefault(key, Job(name, stage, seed, key, parents, settings, resources))
                 points.setdefault((key, *arm.values()), {"arm": arm, "stage": name, "seed": seed, "key": key})
     asked = {"overrides": dict(overrides or {}), "seeds": list(seeds), "smoke": smoke}
-    return Plan(recipe, list(jobs.values()), list(points.values()), asked)
+    idle = {
+        name: {f.name for f in _keys(kind).values() if not f.metadata.get("hashed", True)}
+        for name, kind in kinds.items()
+    }
+    changed = changes(recipe, fields, idle, overrides or {}, smoke)
+    return Plan(recipe, list(jobs.values()), list(points.values()), asked, changed)
 
 
 def _check_parents(recipe: str, name: str, stage: Any, parents: Mapping[str, Job]) -> None:

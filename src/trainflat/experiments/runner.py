@@ -69,7 +69,8 @@ def run(
 def begin(plan: Plan, store: Store, **header: Any) -> dict[str, Any]:
     """Remember in the store what is being run, and with what."""
     about = {"name": plan.recipe.name, "claim": plan.recipe.claim, "created": now(), "environment": environment()}
-    document = {**about, **header, "points": plan.points}
+    seeds = {"run": plan.asked["seeds"], "recipe": plan.recipe.seeds(plan.asked["smoke"])}
+    document = {**about, **header, "changed": plan.changed, "seeds": seeds, "points": plan.points}
     store.write_run(plan.recipe.name, document)
     return document
 

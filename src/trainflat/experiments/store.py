@@ -134,14 +134,17 @@ class Store:
             raise ValueError(f"{path} is damaged; run the recipe again, its finished stages are kept") from error
 
     def rows(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Every measured point of a run so far: the rows of its finished stages, each with its arm, stage and seed."""
-        rows = []
+        """Every measured point of a run so far: the rows of its finished stages, each with its arm, stage and seed, and with what
+        was ``changed`` of the recipe, if anything was.
+        """
+        rows, changed = [], ", ".join(run.get("changed", ()))
         for point in run["points"]:
             if (document := self.done(point["key"])) is not None:
                 about = {
                     "recipe": run["name"],
                     "kind": document["kind"],
                     **{k: point[k] for k in ("stage", "key", "seed", "arm")},
+                    **({"changed": changed} if changed else {}),
                 }
                 rows += [{**about, **row} for row in document["rows"]]
         return rows

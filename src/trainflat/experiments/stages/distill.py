@@ -66,14 +66,23 @@ class Distilling(Training):
 
     def begin(self, work: Work, task: Any) -> tuple[nn.Module, nn.Module]:
         """The teacher, fixed, and the student as it starts."""
-        teacher = work.place(work.parents["teacher"].model(work.seed)).requires_grad_(False).eval()
         source = work.parents.get("student")
-        student = work.place(source.model(work.seed) if source else task.model(work.seed))
+        student = source.model(work.seed) if source else task.model(work.seed)
+        return self.pair(work, work.parents["teacher"].model(work.seed), student)
+
+    def pair(self, work: Work, teacher: nn.Module, student: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """Both on the device, and frozen what is not to learn."""
+        teacher, student = work.place(teacher).requires_grad_(False).eval(), work.place(student)
         if self.freeze_embeddings:
             for table in student.modules():
                 if isinstance(table, nn.Embedding):
                     table.requires_grad_(False)
         return teacher, student
+
+    def rehearse(self, work: Work, task: Any) -> dict[str, float]:
+        """As `Training.rehearse`; the student is whole, so a step of a small one takes less."""
+        teacher, student = self.pair(work, task.model(work.seed), task.model(work.seed))
+        return self.train(work, task, student, objective=self.learning(task, teacher, student, None))
 
     def learning(
         self, task: Any, teacher: nn.Module, student: nn.Module, source: Parent | None, gates: Gates | None = None

@@ -60,12 +60,8 @@ class Structured(Distilling):
         parts = compress.structure(student)
         gates = work.place(compress.Gates(parts, families=self.families, drop=self.drop, seed=work.seed))
         learnt = self.learning(task, teacher, student, work.parents.get("student"), gates)
-        target = train.linear(self.sparsity, self.sparsity, warmup=self.warmup)
-        held = compress.Lagrangian(
-            learnt, gates, target=target, tolerance=self.tolerance, counting=self.counting, lr=self.gate_lr
-        )
         with gates.on(student):
-            cost = self.train(work, task, student, objective=held)
+            cost = self.train(work, task, student, objective=self._held(learnt, gates))
         z = gates.deterministic()
         small = compress.shrink(student, parts, z)
         kept = self.learning(task, teacher, small, None)
@@ -78,3 +74,17 @@ class Structured(Distilling):
             **leave(work, small),
         }
         return [point(task, task.evaluate(small), **about, **cost)]
+
+    def rehearse(self, work: Work, task: Any) -> dict[str, float]:
+        """As `Distilling.rehearse`, under gates."""
+        teacher, student = self.pair(work, task.model(work.seed), task.model(work.seed))
+        gates = work.place(compress.Gates(compress.structure(student), families=self.families))
+        with gates.on(student):
+            held = self._held(self.learning(task, teacher, student, None, gates), gates)
+            return self.train(work, task, student, objective=held)
+
+    def _held(self, learnt: compress.Distillation, gates: compress.Gates) -> compress.Lagrangian:
+        target = train.linear(self.sparsity, self.sparsity, warmup=self.warmup)
+        return compress.Lagrangian(
+            learnt, gates, target=target, tolerance=self.tolerance, counting=self.counting, lr=self.gate_lr
+        )
