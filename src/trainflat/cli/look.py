@@ -1,0 +1,68 @@
+"""``trainflat show``, ``list`` and ``copy``: what is there, of recipes and of results."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainflat.cli.options import DEFAULT_STORE, AsJson, Debug, RecipeName, StorePath
+from trainflat.cli.printing import print_json, print_table
+
+__all__ = ["copy", "list_", "show"]
+
+
+def show(
+    what: Annotated[str, typer.Argument(help="A stage's key, or the beginning of one; or a recipe.")],
+    store: StorePath = DEFAULT_STORE,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show a stage (its settings, parents and results) or a recipe's text."""
+    from trainflat.experiments.recipe import locate
+    from trainflat.experiments.store import Store
+
+    found = Store(store).find(what)
+    if found is None:
+        print(locate(what).read_text(encoding="utf-8"), end="")
+    elif as_json:
+        print_json(found)
+    else:
+        from rich.console import Console
+
+        Console().print_json(json.dumps(found))
+
+
+def list_(store: StorePath = DEFAULT_STORE, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the shipped recipes and the runs in the store."""
+    from trainflat.experiments.recipe import read, shipped
+    from trainflat.experiments.store import Store
+
+    recipes = [{"recipe": name, "claim": read(name).claim} for name in shipped()]
+    runs = Store(store).runs()
+    if as_json:
+        print_json({"recipes": recipes, "runs": runs})
+        return
+    print_table(
+        "Recipes", ["recipe", "the question it asks"], [[r["recipe"], r["claim"].splitlines()[0]] for r in recipes]
+    )
+    print(f"\nRuns in {store}: {', '.join(runs) or 'none yet'}")
+
+
+def copy(
+    recipe: RecipeName,
+    to: Annotated[Path | None, typer.Argument(help="The new file; default: the recipe's name in this folder.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Copy a shipped recipe into a file of your own, to change it."""
+    from trainflat.experiments.recipe import locate
+
+    source = locate(recipe)
+    target = to or Path(source.name)
+    if target.exists():
+        raise FileExistsError(f"{target} is already there; name another file")
+    shutil.copyfile(source, target)
+    print(f"{target} is yours; run it with: trainflat run {target}")

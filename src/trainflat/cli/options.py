@@ -1,0 +1,78 @@
+"""The options that several commands have: how each is called, what its help says, and how its text is read."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = [
+    "DEFAULT_STORE",
+    "AsJson",
+    "DataPath",
+    "Debug",
+    "DeviceName",
+    "Overrides",
+    "RecipeName",
+    "Seeds",
+    "Smoke",
+    "StorePath",
+    "parse_overrides",
+    "parse_seeds",
+]
+
+RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (see `trainflat list`) or a file ending in .toml.")]
+StorePath = Annotated[Path, typer.Option("--store", help="Folder that keeps every stage's result.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, all else on standard error.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds, such as 0-4 or 0,3,7; default: the recipe's.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="STAGE.FIELD=VALUE in TOML; * for every stage that has the field. Repeatable."),
+]
+Smoke = Annotated[bool, typer.Option("--smoke", help="The recipe's small size: seconds, offline.")]
+DataPath = Annotated[
+    Path | None, typer.Option("--data", help="Folder with glue/<task>/<split>.parquet; default: the hub.")
+]
+DeviceName = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+DEFAULT_STORE = Path(".trainflat")
+
+
+def parse_overrides(texts: list[str]) -> dict[str, Any]:
+    """``STAGE.FIELD=VALUE``; a value that is not TOML is taken as text.
+
+    Example:
+        >>> parse_overrides(["train.steps=5", "*.task={name='glue', subset='rte'}", "train.gradient=sam"])
+        {'train.steps': 5, '*.task': {'name': 'glue', 'subset': 'rte'}, 'train.gradient': 'sam'}
+    """
+    parsed: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"--set takes STAGE.FIELD=VALUE, got {text!r}")
+        try:
+            parsed[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed[key.strip()] = value.strip()
+    return parsed
+
+
+def parse_seeds(text: str) -> list[int]:
+    """A range, a list, or both.
+
+    Example:
+        >>> parse_seeds("0-2,7")
+        [0, 1, 2, 7]
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.strip().isdigit() or (dash and not last.strip().isdigit()):
+            raise ValueError(f"--seeds takes a range such as 0-4 or a list such as 0,3,7; got {text!r}")
+        seeds += range(int(first), int(last if dash else first) + 1)
+    return seeds
