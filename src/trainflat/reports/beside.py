@@ -1,8 +1,8 @@
 """Our rows beside the paper's numbers: how far apart they are, and which of its effects we see.
 
 Two things that must not be confused: rows of the paper's model on the whole of its data, whose difference from the paper is a
-replication's, and rows of a stand-in (another model, a part of the data), whose difference says only how unlike they are. What
-a stand-in can answer is whether the paper's *effect*, one arm over another, is there as well.
+replication's, and rows of a stand-in (another model, a part of the data, another setting), whose difference says only how unlike
+they are. What a stand-in can answer is whether the paper's *effect*, one arm over another, is there as well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Origin:
     Attributes:
         model: As the rows name it.
         official: Whether the data is whole; None if the rows do not say.
-        variation: Labels of axes that the paper does not have: such rows are a variation of it.
+        variation: Labels of axes that the paper does not have, and the options that changed its recipe: such rows are a variation
+            of it.
     """
 
     model: str
@@ -43,7 +44,7 @@ class Origin:
 
     @property
     def paper(self) -> bool:
-        """Whether model and data are the paper's."""
+        """Whether model, data and settings are the paper's."""
         return self.model == reference().model and self.official is True and not self.variation
 
     @property
@@ -158,9 +159,16 @@ def levels(rows: Iterable[Row] | Results, table: PaperTable) -> list[Level]:
 
 
 def origin(row: Row, labels: Iterable[str]) -> Origin:
-    """What a row is of; ``labels`` are the axes that the paper has."""
+    """What a row is of; ``labels`` are the axes that the paper has.
+
+    Example:
+        >>> row = {"arm": {"optimizer": "SAM"}, "model": "bert-base-uncased", "official": True}
+        >>> origin(row, ["optimizer"]).paper, origin({**row, "changed": "--set imp.epochs=3"}, ["optimizer"]).paper
+        (True, False)
+    """
     rest = tuple(str(label) for axis, label in row["arm"].items() if axis not in (*NAMING, *labels))
-    return Origin(str(row.get("model") or "unnamed model"), row.get("official"), rest)
+    changed = (str(row["changed"]),) if row.get("changed") else ()
+    return Origin(str(row.get("model") or "unnamed model"), row.get("official"), (*rest, *changed))
 
 
 def arguments(found: Sequence[Level], table: PaperTable) -> list[Argument]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from trainflat.reports import contours, curves, files, front, paper, render, tables
 from trainflat.reports.cost import costs
+from trainflat.reports.departure import departure
 from trainflat.reports.flatness import how_flat
 from trainflat.reports.rows import Results, Row, results, to_csv, to_json
 from trainflat.reports.sentences import RULE, Finding, findings
@@ -105,7 +106,8 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
     """
     data = results(rows)
     folder = Path(folder)
-    told = [f"- {finding.task}: {finding}" for finding in findings(data)]
+    told = [f"- {text}" for text in [departure(header)] if text]
+    told += [f"- {finding.task}: {finding}" for finding in findings(data)]
     told += [f"- {said}" for said in paper.claims(data)]
     smaller = [table for task in data.tasks for table in front.tables(data, task)]
     all_tables = [*paper.tables(data), *smaller, *tables.every(data), *how_flat(data), *costs(data)]
@@ -161,6 +163,8 @@ def _top(data: Results, header: Header, name: str) -> str:
     claim = "".join([f'<p class="claim">{text}</p>' for text in said[:1]] + [f"<p>{text}</p>" for text in said[1:]])
     command = header.get("command")
     code = f'<p class="command"><code>{escape(str(command))}</code></p>' if command else ""
+    if said := departure(header):
+        code += f'<p class="about">{_words(said)}</p>'
     ran = [_day(header.get("created")), _duration(header.get("seconds")), _seeds(data)]
     return (
         f'<header><p class="kind">trainflat report</p><h1>{escape(name)}</h1>{claim}{code}'

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainflat.reports import beside, curves, files, page, paper, render
+from trainflat.reports.departure import departure
 from trainflat.reports.reference import reference
 from trainflat.reports.rows import Row, results
 from trainflat.reports.sentences import findings
@@ -134,7 +135,8 @@ def write_all(runs: Sequence[Run], group: str, folder: str | Path) -> list[Path]
     written = [path for run in runs if run.rows for path in page.write_all(run.rows, run.header, folder / run.short)]
     names = [run.name for run in runs if run.rows]
     html = report(runs, group, linked=names)
-    claims = [f"- {sentence}" for run in runs for sentence in said(run, runs)]
+    claims = [f"- {run.name}: {text}" for run in runs if (text := departure(run.header))]
+    claims += [f"- {sentence}" for run in runs for sentence in said(run, runs)]
     told = [render.markdown(table) for table in [overview(runs), *summary(runs)]]
     text = "\n".join([*claims, "", *told])
     return [files.write(folder / "report.html", html), files.write(folder / "table.md", text), *written]
@@ -195,12 +197,12 @@ def _state(entry: _Entry | None, run: Run | None, have: int) -> str:
         return "not run" if entry and entry.recipes else "no recipe"
     if run.header.get("smoke"):
         return "smoke only"
-    stages = run.header.get("stages") or {}
+    stages, changed = run.header.get("stages") or {}, ", changed" if run.header.get("changed") else ""
     if stages and stages["done"] < stages["of"]:
-        return f"partly: {stages['done']} of {stages['of']} stages"
+        return f"partly: {stages['done']} of {stages['of']} stages{changed}"
     if entry and entry.wanted and have < entry.wanted:
-        return "partly" if have else "run on other tasks"
-    return "run"
+        return f"{'partly' if have else 'run on other tasks'}{changed}"
+    return f"run{changed}"
 
 
 def _what(run: Run | None) -> tuple[str, str, str]:
@@ -228,6 +230,7 @@ def _run(run: Run, name: str, only: Collection[str], linked: bool) -> str:
         if linked
         else ""
     )
+    link += f'<p class="about">{escape(departs)}</p>' if (departs := departure(run.header)) else ""
     link += f'<p class="about">{SMOKE}</p>' if run.header.get("smoke") else ""
     figures = "".join(
         f"<figure><figcaption>{escape(f'{task}, {data.family(variant)}')}</figcaption>"
