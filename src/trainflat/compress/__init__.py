@@ -8,6 +8,7 @@ from trainflat.compress.gating import gated
 from trainflat.compress.integers import load_int8, save_int8
 from trainflat.compress.lagrangian import Lagrangian
 from trainflat.compress.masks import Mask
+from trainflat.compress.movement import Movement
 from trainflat.compress.prune import prune, rounds
 from trainflat.compress.quantize import dynamic_int8
 from trainflat.compress.scores import magnitude, random
@@ -23,6 +24,7 @@ __all__ = [
     "Gates",
     "Lagrangian",
     "Mask",
+    "Movement",
     "Shape",
     "Structure",
     "Sublayer",

@@ -132,6 +132,8 @@ def setting(job: Job) -> str:
 
 def _decides(job: Job) -> dict[str, Any]:
     decides = {name: job.settings.get(name) for name in DECIDES}
+    if job.kind == "Movement":
+        decides |= {name: job.settings[name] for name in ("way", "scope", "perturb")}
     if "teacher" in job.parents:  # its forward pass, gates, and a student that may be a small one
         decides |= {"kind": job.kind, "distillation": job.settings["distillation"], "student": _size(job)}
     return decides

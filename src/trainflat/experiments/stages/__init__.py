@@ -7,6 +7,7 @@ from trainflat.experiments.stages.draw import Draw
 from trainflat.experiments.stages.finetune import Finetune
 from trainflat.experiments.stages.imp import Imp
 from trainflat.experiments.stages.measure import Measure
+from trainflat.experiments.stages.movement import Movement
 from trainflat.experiments.stages.oneshot import OneShot
 from trainflat.experiments.stages.quantize import Quantize
 from trainflat.experiments.stages.sharpness import Sharpness
@@ -20,6 +21,7 @@ __all__ = [
     "Finetune",
     "Imp",
     "Measure",
+    "Movement",
     "OneShot",
     "Quantize",
     "Sharpness",
