@@ -56,7 +56,8 @@ class Lagrangian(nn.Module):
     ):
         super().__init__()
         self.objective, self.gates = objective, gates
-        self.schedule, self.tolerance, self.counting, self.lr = target, tolerance, counting, lr
+        self.schedule, self.tolerance, self.lr = target, tolerance, lr
+        self.counting: Counting = counting
         self.multipliers = nn.Parameter(torch.zeros(2, device=next(gates.parameters()).device))
         self.advance(0.0)
 

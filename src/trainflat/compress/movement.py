@@ -80,7 +80,8 @@ class Movement(nn.Module):
         chosen = {name: p for name, p in model.named_parameters() if where(name, p)}
         if not chosen:
             raise ValueError("no parameter is prunable, so there is nothing to score")
-        self.objective, self.kind, self.tau, self.scope, self.lr = objective, kind, tau, scope, lr
+        self.objective, self.kind, self.tau, self.lr = objective, kind, tau, lr
+        self.scope: Literal["global", "tensor"] = scope
         self._schedules = {"sparsity": sparsity, "strength": strength}
         self._names = {name: _key(name) for name in chosen}
         self.scores = nn.ParameterDict({_key(name): torch.zeros_like(p) for name, p in chosen.items()})

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ __all__ = [
     "ticket_file",
 ]
 
+M = TypeVar("M", bound=nn.Module)
 SCRATCH = ("state.safetensors", "best.safetensors", "round.safetensors")
 TASKS = ("trainflat.tasks", "trainflat.hf")
 
@@ -91,7 +92,7 @@ class Work:
         for name in names or SCRATCH:
             (self.folder / name).unlink(missing_ok=True)
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def place(self, model: M) -> M:
         """The model on this run's device."""
         return model.to(torch.device(self.device))
 
