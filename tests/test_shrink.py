@@ -20,7 +20,9 @@ from trainflat.compress import (
     cost,
     dynamic_int8,
     gated,
+    granularity,
     load_small,
+    plain_tensors,
     save_small,
     shape_of,
     shrink,
@@ -228,6 +230,31 @@ def test_a_folder_is_read_by_what_it_holds_not_by_its_name_issue_43(name, where,
     assert torch.equal(answers(again, name), answers(small, name))
     assert shape_of(again) == shape_of(small)
     assert not again.training
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("grid", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra with a projection", "bert for questions"])
+def test_an_8_bit_folder_holds_integers_and_comes_back_bit_for_bit(name, grid, cut, tmp_path):
+    model = built(name, torch.float32)
+    if cut:
+        model = shrink(model, structure(model), draw(structure(model), 5, (0.3, 0.4, 0.3, 0.5, 0.3), torch.float32))
+    small = dynamic_int8(model, granularity=grid)
+    folders.save(tmp_path, small, notes="A test.")
+    again, _ = hf.load(str(tmp_path))
+    assert torch.equal(answers(again, name), answers(small, name))
+    assert granularity(again) == grid
+    assert not again.training
+    assert (shape_of(again) == shape_of(small)) if cut else not hasattr(again, "trainflat_shape")
+    assert "int8" in (tmp_path / "README.md").read_text()
+    written, plain = train.state.read(tmp_path / "model.safetensors")[0], plain_tensors(small)
+    assert written.keys() == plain.keys()
+    assert sum(tensor.dtype == torch.int8 for tensor in written.values()) >= 2
+
+
+def test_a_whole_float_model_is_transformers_own_to_save(tmp_path):
+    with pytest.raises(ValueError, match="a whole model has save_pretrained"):
+        folders.save(tmp_path, built("bert", torch.float32))
 
 
 def test_a_shrunk_folder_is_not_loaded_as_if_it_were_whole_issue_22(tmp_path):

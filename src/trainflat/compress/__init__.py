@@ -5,7 +5,7 @@ from trainflat.compress.dialects import Dialect, structure
 from trainflat.compress.distill import Distillation, distill
 from trainflat.compress.gates import Gates
 from trainflat.compress.gating import gated
-from trainflat.compress.integers import load_int8, save_int8
+from trainflat.compress.integers import granularity, load_int8, plain_tensors, save_int8
 from trainflat.compress.lagrangian import Lagrangian
 from trainflat.compress.masks import Mask
 from trainflat.compress.movement import Movement
@@ -34,10 +34,12 @@ __all__ = [
     "distill",
     "dynamic_int8",
     "gated",
+    "granularity",
     "load_int8",
     "load_mask",
     "load_small",
     "magnitude",
+    "plain_tensors",
     "prune",
     "random",
     "rounds",

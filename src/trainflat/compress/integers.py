@@ -12,7 +12,7 @@ from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
 from trainflat.compress.quantize import dynamic_int8, silent
 from trainflat.train.state import read, write
 
-__all__ = ["QuantizedLinear", "engine", "load_int8", "plain_tensors", "quantized", "save_int8"]
+__all__ = ["QuantizedLinear", "engine", "granularity", "load_int8", "plain_tensors", "quantized", "save_int8"]
 
 
 def engine() -> str:
@@ -62,11 +62,22 @@ def save_int8(path: Path, model: nn.Module) -> None:
     Raises:
         ValueError: If the model has no quantized layer.
     """
-    layers = quantized(model)
-    if not layers:
+    found = granularity(model)
+    if found is None:
         raise ValueError("this model is not quantized; use dynamic_int8 first, or train.save_weights for a float model")
-    per_channel = any(layer.weight().qscheme() == torch.per_channel_affine for layer in layers.values())
-    write(path, plain_tensors(model), {"int8": "per_channel" if per_channel else "per_tensor", "engine": engine()})
+    write(path, plain_tensors(model), {"int8": found, "engine": engine()})
+
+
+def granularity(model: nn.Module) -> str | None:
+    """``"per_channel"`` or ``"per_tensor"`` for an 8-bit model, None for another.
+
+    >>> granularity(dynamic_int8(nn.Linear(4, 2))), granularity(nn.Linear(4, 2))
+    ('per_channel', None)
+    """
+    layers = quantized(model).values()
+    if not layers:
+        return None
+    return "per_channel" if any(x.weight().qscheme() == torch.per_channel_affine for x in layers) else "per_tensor"
 
 
 def load_int8(path: Path, model: nn.Module) -> nn.Module:

@@ -1,15 +1,16 @@
-"""A shrunk transformers model as a folder: configuration, shape, weights, tokenizer and a card; read back in one call."""
+"""A shrunk or 8-bit transformers model as a folder: configuration, shape, weights, tokenizer, card; read back in one call."""
 
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from trainflat import compress
-from trainflat.compress.small import SHAPE
+from trainflat.compress.small import SHAPE, WEIGHTS
 from trainflat.hf.checkpoints import first_line, quiet
 from trainflat.hf.needs import need
 
@@ -20,11 +21,11 @@ library_name: trainflat
 base_model: {base}
 ---
 
-# {name}, shrunk
+# {name}, {what}
 
-{notes}{layers} layers, {hidden} hidden dimensions, {parameters:,} parameters. Heads by layer: {heads}; FFN neurons: {neurons}.
+{notes}{sizes}
 
-The tensors are smaller than `config.json` says (`{shape}` has their shape), so `from_pretrained` refuses this folder:
+The tensors are not those that `config.json` says (`{shape}` has their shape and grid), so `from_pretrained` refuses this folder:
 
 ```python
 from trainflat import hf
@@ -35,42 +36,60 @@ model, tokenizer = hf.load("path/to/this/folder")
 
 
 def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, *, notes: str = "") -> None:
-    """Write a shrunk transformers model: as ``save_pretrained`` does, with its shape beside it, and never a pickle.
+    """Write a small transformers model: as ``save_pretrained`` does, with its shape and grid beside it, and never a pickle.
 
     Args:
         folder: Made if it is not there.
-        model: What `trainflat.compress.shrink` returned, trained on or not.
+        model: What `trainflat.compress.shrink` returned, trained on or not, `trainflat.compress.dynamic_int8` of that, or of a
+            whole model.
         tokenizer: Its tokenizer, if the folder is to be used alone.
         notes: What the card says first: the task, how it was trained, what was measured.
 
     Raises:
-        ValueError: If the model was not shrunk.
+        ValueError: If the model was neither shrunk nor quantized.
         TypeError: If it is not of transformers.
     """
-    shape = compress.shape_of(model)
+    shape, grid = getattr(model, "trainflat_shape", None), compress.granularity(model)
+    if shape is None and grid is None:
+        raise ValueError(
+            f"this {type(model).__name__} was made by neither shrink nor dynamic_int8; a whole model has save_pretrained"
+        )
     if not hasattr(getattr(model, "config", None), "save_pretrained"):
         raise TypeError(f"{type(model).__name__} is not a transformers model; write it with compress.save_small")
     folder = Path(folder)
-    compress.save_small(folder, model)
+    folder.mkdir(parents=True, exist_ok=True)
+    if grid:
+        compress.save_int8(folder / WEIGHTS, model)
+        small = {**(shape.as_dict() if shape else {}), "int8": grid}
+        (folder / SHAPE).write_text(json.dumps(small) + "\n", encoding="utf-8")
+    else:
+        compress.save_small(folder, model)
     config: Any = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     with quiet():
         config.save_pretrained(str(folder))
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
+    (folder / "README.md").write_text(_card(model, config, shape, grid, notes), encoding="utf-8")
+
+
+def _card(model: nn.Module, config: Any, shape: compress.Shape | None, grid: str | None, notes: str) -> str:
     base = getattr(config, "_name_or_path", "") or ""
-    card = CARD.format(
+    counted = sum(tensor.numel() for tensor in compress.plain_tensors(model).values())
+    sizes = f"{counted:,} numbers in its tensors"
+    if shape:
+        heads, neurons = ", ".join(map(str, shape.heads)), ", ".join(map(str, shape.neurons))
+        sizes += f", {len(shape.heads)} layers, {shape.hidden} hidden dimensions. Heads by layer: {heads}; FFN neurons: {neurons}"
+    if grid:
+        sizes += f". Linear layers in int8 ({grid.replace('_', ' ')}), activations quantized as they come"
+    return CARD.format(
         base=base if base and not Path(base).is_absolute() else "unknown",
         name=type(model).__name__,
+        what=" and ".join(["shrunk"] * bool(shape) + ["in int8"] * bool(grid)),
         notes=f"{notes.strip()}\n\n" if notes else "",
-        layers=len(shape.heads),
-        hidden=shape.hidden,
-        parameters=sum(p.numel() for p in model.parameters()),
-        heads=", ".join(map(str, shape.heads)),
-        neurons=", ".join(map(str, shape.neurons)),
+        sizes=f"{sizes}.",
         shape=SHAPE,
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def is_small(model: str | Path) -> bool:
@@ -98,8 +117,22 @@ def load(folder: str | Path) -> tuple[nn.Module, Any]:
     made = getattr(transformers, name, None)
     if not (isinstance(made, type) and issubclass(made, transformers.PreTrainedModel)):
         raise ValueError(f"{folder / 'config.json'} names the model {name!r}, which transformers does not have")
-    model = compress.load_small(folder, lambda: made(config))
-    return model, _tokenizer(transformers, folder)
+    grid = _grid(folder)
+    if grid is None:
+        return compress.load_small(folder, lambda: made(config)), _tokenizer(transformers, folder)
+    model = made(config).eval()
+    if "hidden" in grid:
+        compress.carve(model, compress.structure(model), compress.Shape.of(grid))
+    return compress.load_int8(folder / WEIGHTS, model), _tokenizer(transformers, folder)
+
+
+def _grid(folder: Path) -> dict[str, Any] | None:
+    """What ``small.json`` says of an 8-bit model; None of another."""
+    try:
+        small = json.loads((folder / SHAPE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / SHAPE} is damaged: {error}") from error
+    return small if isinstance(small, dict) and "int8" in small else None
 
 
 def _tokenizer(transformers: Any, folder: Path) -> Any:
