@@ -252,9 +252,14 @@ def test_an_8_bit_folder_holds_integers_and_comes_back_bit_for_bit(name, grid, c
     assert sum(tensor.dtype == torch.int8 for tensor in written.values()) >= 2
 
 
-def test_a_whole_float_model_is_transformers_own_to_save(tmp_path):
-    with pytest.raises(ValueError, match="a whole model has save_pretrained"):
-        folders.save(tmp_path, built("bert", torch.float32))
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra with a projection", "bert for questions"])
+def test_a_whole_model_keeps_its_head(name, tmp_path):
+    """A checkpoint given by name gets a fresh head; a model that was kept is finished."""
+    model = built(name, torch.float32)
+    folders.save(tmp_path, model)
+    again, _ = hf.load(str(tmp_path))
+    assert torch.equal(answers(again, name), answers(model, name))
+    assert "fine-tuned" in (tmp_path / "README.md").read_text()
 
 
 def test_a_shrunk_folder_is_not_loaded_as_if_it_were_whole_issue_22(tmp_path):

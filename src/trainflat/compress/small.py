@@ -14,7 +14,7 @@ from trainflat.compress.shrink import Shape, carve, shape_of
 from trainflat.compress.units import Structure
 from trainflat.train.state import read, write
 
-__all__ = ["SHAPE", "WEIGHTS", "is_small", "load_small", "save_small"]
+__all__ = ["SHAPE", "WEIGHTS", "is_small", "load_small", "load_tensors", "save_small", "save_tensors"]
 
 SHAPE, WEIGHTS = "small.json", "model.safetensors"
 
@@ -28,9 +28,7 @@ def save_small(folder: Path, model: nn.Module) -> None:
     shape = shape_of(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write(
-        folder / WEIGHTS, {name: tensor.clone() for name, tensor in _tensors(model).items()}, {"small": shape.as_dict()}
-    )
+    save_tensors(folder / WEIGHTS, model)
     (folder / SHAPE).write_text(json.dumps(shape.as_dict()) + "\n", encoding="utf-8")
 
 
@@ -68,7 +66,8 @@ def load_small(
     folder = Path(folder)
     if not is_small(folder):
         raise FileNotFoundError(f"{folder} has no {SHAPE}, so it holds no shrunk model; save_small writes one")
-    tensors, _ = read(folder / WEIGHTS)
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"there is no file {folder / WEIGHTS}")
     try:
         shape = Shape.of(json.loads((folder / SHAPE).read_text(encoding="utf-8")))
     except ValueError as error:
@@ -76,11 +75,27 @@ def load_small(
     with torch.device("meta"):
         model = build()
     carve(model, parts(model), shape)
+    load_tensors(folder / WEIGHTS, model)
+    return model.eval()
+
+
+def save_tensors(path: Path, model: nn.Module) -> None:
+    """Parameters and buffers of a model of any shape as safetensors, those included that a state dict leaves out."""
+    shape = getattr(model, "trainflat_shape", None)
+    header = {"small": shape.as_dict()} if isinstance(shape, Shape) else {}
+    write(path, {name: tensor.clone() for name, tensor in _tensors(model).items()}, header)
+
+
+def load_tensors(path: Path, model: nn.Module) -> None:
+    """What `save_tensors` wrote, into a model of the same shape, one without memory included.
+
+    Raises:
+        FileNotFoundError, ValueError: If there is no such file, or it is damaged or of another architecture.
+    """
+    tensors, _ = read(path)
     own = _tensors(model)
     if differ := sorted(name for name in own.keys() | tensors.keys() if _shape(own, name) != _shape(tensors, name)):
-        raise ValueError(
-            f"{folder / WEIGHTS} is of another architecture: {differ[0]!r} and {len(differ) - 1} more tensors differ"
-        )
+        raise ValueError(f"{path} is of another architecture: {differ[0]!r} and {len(differ) - 1} more tensors differ")
     for name, mapped in tensors.items():
         tensor = mapped.clone()  # into aligned memory of its own: the file may go, and kernels round as they did
         at, _, key = name.rpartition(".")
@@ -89,7 +104,6 @@ def load_small(
             inner._parameters[key] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
         else:
             inner._buffers[key] = tensor
-    return model.eval()
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ CLASSIFIER = "SequenceClassification"  # transformers' AutoModelFor...
 
 
 def load(model: str, *, num_labels: int = 2, seed: int = 0) -> tuple[nn.Module, Any]:
-    """A classifier and its tokenizer: pretrained encoder, fresh head; or a shrunk model as `trainflat.hf.small` saved it.
+    """A classifier and its tokenizer: pretrained encoder, fresh head; or a finished model as `trainflat.hf.small` saved it.
 
     Args:
         model: A folder, a name on the hub, or ``"minilm"`` for the six-layer BERT encoder inside the package

@@ -1,4 +1,4 @@
-"""A shrunk or 8-bit transformers model as a folder: configuration, shape, weights, tokenizer, card; read back in one call."""
+"""A finished transformers model as a folder, shrunk, in int8 or whole: configuration, shape, weights, tokenizer, card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from trainflat import compress
-from trainflat.compress.small import SHAPE, WEIGHTS
+from trainflat.compress.small import SHAPE, WEIGHTS, load_tensors, save_tensors
 from trainflat.hf.checkpoints import first_line, quiet
 from trainflat.hf.needs import need
 
@@ -25,18 +25,21 @@ base_model: {base}
 
 {notes}{sizes}
 
-The tensors are not those that `config.json` says (`{shape}` has their shape and grid), so `from_pretrained` refuses this folder:
-
-```python
+{warning}```python
 from trainflat import hf
 
 model, tokenizer = hf.load("path/to/this/folder")
 ```
 """
 
+SMALLER = (
+    f"The tensors are not those that `config.json` says (`{SHAPE}` has their shape and grid), so `from_pretrained` refuses "
+    "this folder:\n\n"
+)
+
 
 def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, *, notes: str = "") -> None:
-    """Write a small transformers model: as ``save_pretrained`` does, with its shape and grid beside it, and never a pickle.
+    """Write a transformers model as it is, head included, with its shape and grid beside it, and never a pickle.
 
     Args:
         folder: Made if it is not there.
@@ -46,24 +49,20 @@ def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, *, notes: 
         notes: What the card says first: the task, how it was trained, what was measured.
 
     Raises:
-        ValueError: If the model was neither shrunk nor quantized.
         TypeError: If it is not of transformers.
     """
-    shape, grid = getattr(model, "trainflat_shape", None), compress.granularity(model)
-    if shape is None and grid is None:
-        raise ValueError(
-            f"this {type(model).__name__} was made by neither shrink nor dynamic_int8; a whole model has save_pretrained"
-        )
     if not hasattr(getattr(model, "config", None), "save_pretrained"):
         raise TypeError(f"{type(model).__name__} is not a transformers model; write it with compress.save_small")
+    shape, grid = getattr(model, "trainflat_shape", None), compress.granularity(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    small: dict[str, Any] = shape.as_dict() if shape else {} if grid else {"whole": True}
     if grid:
         compress.save_int8(folder / WEIGHTS, model)
-        small = {**(shape.as_dict() if shape else {}), "int8": grid}
-        (folder / SHAPE).write_text(json.dumps(small) + "\n", encoding="utf-8")
+        small["int8"] = grid
     else:
-        compress.save_small(folder, model)
+        save_tensors(folder / WEIGHTS, model)
+    (folder / SHAPE).write_text(json.dumps(small) + "\n", encoding="utf-8")
     config: Any = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     with quiet():
@@ -85,10 +84,10 @@ def _card(model: nn.Module, config: Any, shape: compress.Shape | None, grid: str
     return CARD.format(
         base=base if base and not Path(base).is_absolute() else "unknown",
         name=type(model).__name__,
-        what=" and ".join(["shrunk"] * bool(shape) + ["in int8"] * bool(grid)),
+        what=" and ".join(["shrunk"] * bool(shape) + ["in int8"] * bool(grid)) or "fine-tuned",
+        warning=SMALLER if shape or grid else "",
         notes=f"{notes.strip()}\n\n" if notes else "",
         sizes=f"{sizes}.",
-        shape=SHAPE,
     )
 
 
@@ -117,22 +116,25 @@ def load(folder: str | Path) -> tuple[nn.Module, Any]:
     made = getattr(transformers, name, None)
     if not (isinstance(made, type) and issubclass(made, transformers.PreTrainedModel)):
         raise ValueError(f"{folder / 'config.json'} names the model {name!r}, which transformers does not have")
-    grid = _grid(folder)
-    if grid is None:
+    small = _said(folder)
+    if "int8" not in small and "whole" not in small:
         return compress.load_small(folder, lambda: made(config)), _tokenizer(transformers, folder)
     model = made(config).eval()
-    if "hidden" in grid:
-        compress.carve(model, compress.structure(model), compress.Shape.of(grid))
-    return compress.load_int8(folder / WEIGHTS, model), _tokenizer(transformers, folder)
+    if "hidden" in small:
+        compress.carve(model, compress.structure(model), compress.Shape.of(small))
+    if "int8" in small:
+        model = compress.load_int8(folder / WEIGHTS, model)
+    else:
+        load_tensors(folder / WEIGHTS, model)
+    return model, _tokenizer(transformers, folder)
 
 
-def _grid(folder: Path) -> dict[str, Any] | None:
-    """What ``small.json`` says of an 8-bit model; None of another."""
+def _said(folder: Path) -> dict[str, Any]:
+    """What ``small.json`` says."""
     try:
-        small = json.loads((folder / SHAPE).read_text(encoding="utf-8"))
-    except ValueError as error:
+        return dict(json.loads((folder / SHAPE).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{folder / SHAPE} is damaged: {error}") from error
-    return small if isinstance(small, dict) and "int8" in small else None
 
 
 def _tokenizer(transformers: Any, folder: Path) -> Any:
