@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from trainflat import reports
-from trainflat.reports import example, example_paper
+from trainflat.reports import example, example_front, example_paper
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BINARY = next(filter(None, map(shutil.which, NAMES)), None)
@@ -111,6 +111,13 @@ def browser(tmp_path_factory):
 def page(tmp_path_factory):
     """The report about made-up rows, on disk."""
     return reports.write(example.rows(), example.header(), tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def fronts(tmp_path_factory):
+    """The report about made-up smaller models, one of them chosen."""
+    folder = tmp_path_factory.mktemp("front")
+    return reports.write(example_front.rows(), example_front.header(), folder / "report.html")
 
 
 def luminance(colour):
@@ -240,3 +247,108 @@ def test_the_page_of_a_study_fits_its_screen_and_asks_for_nothing(browser, tmp_p
         "getComputedStyle(document.body).color"
     )
     keep(browser.screenshot(tmp_path / f"study-{scheme}.png"))
+
+
+SEEN = "[...document.querySelectorAll('.tip')].filter(tip => getComputedStyle(tip).visibility == 'visible')"
+
+
+def middle(browser, number):
+    """Where a point of the first panel lies in the window."""
+    box = f"document.querySelectorAll('.plot')[0].querySelectorAll('input')[{number}].getBoundingClientRect()"
+    x, y, wide, high = (browser.ask(f"{box}.{of}") for of in ("left", "top", "width", "height"))
+    return {"x": x + wide / 2, "y": y + high / 2}
+
+
+def press(browser, key, code):
+    for kind in ("keyDown", "keyUp"):
+        browser("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+
+def test_a_point_tells_itself_under_the_mouse_and_stays_open_after_a_click(browser, fronts):
+    browser.open(fronts)
+    browser.ask("document.querySelector('.plot').scrollIntoView({block: 'center'})")
+    assert browser.ask(f"{SEEN}.length") == 0
+    browser("Input.dispatchMouseEvent", type="mouseMoved", **middle(browser, 0))
+    assert browser.ask(f"{SEEN}.length") == 1
+    told = browser.ask(f"{SEEN}[0].innerText")
+    assert all(
+        part in told for part in ("cofi 95 %, int8 per channel from", "ms", "MB", "trainflat compress reviews.csv")
+    )
+    browser("Input.dispatchMouseEvent", type="mouseMoved", x=2, y=2)
+    assert browser.ask(f"{SEEN}.length") == 0
+    for kind in ("mousePressed", "mouseReleased"):
+        browser("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **middle(browser, 0))
+    browser("Input.dispatchMouseEvent", type="mouseMoved", x=2, y=2)
+    assert browser.ask(f"{SEEN}[0].innerText") == told
+    browser("Input.dispatchMouseEvent", type="mouseMoved", **middle(browser, 20))
+    assert browser.ask(f"{SEEN}.length") == 1
+    assert browser.ask(f"{SEEN}[0].innerText") != told
+
+
+def test_the_command_of_a_point_is_selected_by_one_click_and_has_nothing_added(browser, fronts):
+    browser.open(fronts)
+    browser.ask("document.querySelector('.plot').scrollIntoView({block: 'center'})")
+    browser.ask("document.querySelectorAll('.plot')[0].querySelectorAll('input')[0].focus()")
+    box = f"{SEEN}[0].querySelector('code').getBoundingClientRect()"
+    at = {"x": browser.ask(f"{box}.left") + 20, "y": browser.ask(f"{box}.bottom") - 8}
+    for kind in ("mousePressed", "mouseReleased"):
+        browser("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
+    assert browser.ask(f"{SEEN}.length") == 1
+    assert browser.ask("getSelection().toString()") == example_front.header()["command"]
+
+
+def test_tab_enters_a_panel_at_the_chosen_model_and_arrows_walk_along_the_cost(browser, fronts):
+    browser.open(fronts)
+    browser.ask("[...document.querySelectorAll('nav a')].at(-1).focus()")
+    press(browser, "Tab", 9)
+    assert browser.ask(f"{SEEN}[0].innerText").startswith("cofi 60 %, int8 per channel from SAM")
+    latencies = []
+    for _ in range(4):
+        latencies.append(browser.ask("Number(document.activeElement.ariaLabel.match(/latency: ([0-9.]+)/)[1])"))
+        press(browser, "ArrowRight", 39)
+    assert latencies == sorted(set(latencies))
+    press(browser, "Tab", 9)  # the words themselves are no stop of their own
+    assert browser.ask("document.activeElement.name") == "p0-front-bytes"
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(360, "light"), (390, "dark"), (700, "dark"), (1280, "light"), (1280, "dark")]
+)
+def test_every_opened_point_fits_the_screen_and_is_readable(browser, fronts, width, scheme):
+    browser.open(fronts, width=width, height=844, scheme=scheme)
+    assert browser.ask("document.documentElement.scrollWidth") <= width
+    assert len(browser.happened("Network.requestWillBeSent")) == 1
+    assert browser.happened("Runtime.exceptionThrown", "Log.entryAdded") == []
+    reach = browser.ask(
+        "[...document.querySelectorAll('.tip')].map(t => t.getBoundingClientRect()).map(b => [b.left, b.right, b.height])"
+    )
+    assert len(reach) == 44
+    assert all(left >= 0 and right <= width and 100 < high < 300 for left, right, high in reach)
+    for selector in (".tip b", ".tip small", ".tip dt", ".tip code", ".key li", ".texts small", ".chosen"):
+        assert contrast(browser, selector) >= 4.5, selector
+    assert (
+        browser.ask(
+            "Math.min(...[...document.querySelectorAll('.plot text')].map(t => t.getBoundingClientRect().height))"
+        )
+        >= 9
+    )
+    browser.ask(
+        "document.querySelector('.chosen').scrollIntoView(); document.querySelectorAll('.mark input:checked')[0].focus()"
+    )
+    keep(browser.screenshot(fronts.with_name(f"front-{width}-{scheme}.png")))
+    browser.ask("document.querySelector('.mistakes').scrollIntoView()")
+    keep(browser.screenshot(fronts.with_name(f"mistakes-{width}-{scheme}.png")))
+
+
+def test_a_finger_opens_a_point(browser, fronts):
+    browser.open(fronts, width=390, height=844)
+    browser("Emulation.setTouchEmulationEnabled", enabled=True)
+    browser.ask("document.querySelector('.plot').scrollIntoView({block: 'center'})")
+    at = middle(browser, 3)
+    browser("Input.dispatchTouchEvent", type="touchStart", touchPoints=[at])
+    browser("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    until = time.monotonic() + 5
+    while not browser.ask(f"{SEEN}.length") and time.monotonic() < until:
+        time.sleep(0.05)
+    assert browser.ask(f"{SEEN}.length") == 1
+    browser("Emulation.setTouchEmulationEnabled", enabled=False)

@@ -1,10 +1,15 @@
-"""Smaller models in a report: one setting, the right cost beside the right score, and sizes that are not hidden."""
+"""Smaller models: one setting, the right cost beside the right score, the front by definition, a choice that is checked."""
 
 from __future__ import annotations
 
+import itertools
+import random
+
 import pytest
 
-from trainflat.reports import front, page
+from trainflat.reports import example_front, front, page, smaller
+from trainflat.reports.forgone import best_dense, forgone
+from trainflat.reports.offers import Offer, offers, setting
 from trainflat.reports.rows import results
 
 LATENCY = {("dense", 0.0): 60.0, ("cofi", 0.6): 26.0, ("cofi", 0.95): 5.0, ("narrow", 0.6): 24.0}
@@ -44,7 +49,7 @@ def rows(batches=(1, 8), seeds=(0, 1)):
 
 
 def test_every_score_stands_beside_the_latency_of_its_own_model_at_the_smallest_batch():
-    found = front.offers(rows())
+    found = offers(rows())
     assert {(o.arm, o.variant, o.sparsity): o.latency for o in found} == {
         (arm, variant, sparsity): latency + 0.5
         for arm in ("Adam", "SAM")
@@ -56,14 +61,14 @@ def test_every_score_stands_beside_the_latency_of_its_own_model_at_the_smallest_
 
 
 def test_the_setting_is_the_one_with_most_models():
-    assert front.setting(rows()) == (1, 128, 1, "cpu")
+    assert setting(rows()) == (1, 128, 1, "cpu")
     more = [row for row in rows() if "cost" not in row or row["cost"]["batch"] == 8 or row["variant"] == "dense"]
-    assert front.setting(more) == (8, 128, 1, "cpu")
-    assert front.setting([row for row in rows() if "cost" not in row]) is None
+    assert setting(more) == (8, 128, 1, "cpu")
+    assert setting([row for row in rows() if "cost" not in row]) is None
 
 
 def test_what_really_went_is_in_the_table_beside_the_target():
-    table = front.table(rows(), "sst2")
+    table = smaller.table(rows(), "sst2")
     assert table is not None
     line = next(line for line in table.rows if line[:2] == ("cofi 60 %", "Adam"))
     assert line[2:5] == ("61.7 %", "60 %", "30 %")
@@ -72,7 +77,7 @@ def test_what_really_went_is_in_the_table_beside_the_target():
 
 
 def test_gates_are_compared_with_a_control_of_their_size_only():
-    table = front.ways(rows(), "sst2")
+    table = smaller.ways(rows(), "sst2")
     assert table is not None
     assert [line[:2] for line in table.rows] == [("cofi − narrow at 60 %", arm) for arm in ("Adam", "SAM")]
     assert all(line[4] == "+2.0" for line in table.rows)
@@ -85,15 +90,6 @@ def test_a_sweep_over_sparsities_is_one_task_with_its_teacher_once():
     assert len(dense) == 4, "two arms, two seeds; the labels of the sweep don't repeat them"
 
 
-def test_the_report_shows_figure_and_tables(tmp_path):
-    written = page.write_all(rows(), {"name": "made-up", "claim": "Smaller?"}, tmp_path)
-    assert {tmp_path / "curves" / "sst2-front.svg", tmp_path / "curves" / "sst2-front.png"} <= set(written)
-    html = (tmp_path / "report.html").read_text()
-    assert "Smaller models: what is kept at which latency" in html
-    assert "cofi 95 % from SAM has" in html
-    assert "cofi − narrow at 60 %" in (tmp_path / "table.md").read_text()
-
-
 def test_costs_at_several_batches_are_not_mixed(tmp_path):
     page.write_all(rows(), {"name": "made-up"}, tmp_path)
     table = (tmp_path / "table.md").read_text().partition("Cost of the models")[2]
@@ -101,3 +97,181 @@ def test_costs_at_several_batches_are_not_mixed(tmp_path):
     assert "batch of 8 x 128 tokens" in table
     assert "| 26.50 [26.00, 26.00] |" in table
     assert "| 208.50 [26.00, 26.00] |" in table
+
+
+def made(variant, value, latency, megabytes, arm="SAM", task="t"):
+    """An offer with one or several seeds."""
+    values = dict(enumerate(value)) if isinstance(value, tuple) else {0: value}
+    return Offer(task, arm, variant, 0.0, values, latency, 1e6, megabytes * 1e6, 1e6)
+
+
+def several(number):
+    """A dense model and up to seven others on so coarse a grid that ties are common."""
+    draw = random.Random(number)
+    coarse = lambda: (draw.randint(80, 90) / 100, draw.randint(1, 6), draw.randint(1, 6))
+    more = [made(f"cofi {i}", *coarse(), arm=draw.choice(["Adam", "SAM"])) for i in range(draw.randint(0, 7))]
+    return [made("dense", draw.randint(84, 90) / 100, 5, 5), *more]
+
+
+HAND = [
+    made("dense", 0.92, 40, 90),
+    made("int8", 0.915, 20, 25),
+    made("small", 0.913, 8, 40),
+    made("tiny", 0.85, 3, 10),
+    made("narrow", 0.84, 9, 40),
+]
+
+
+@pytest.mark.parametrize("by", front.COSTS)
+def test_the_front_is_what_no_offer_beats(by):
+    for number in range(200):
+        listed = several(number)
+        cost = {id(offer): getattr(offer, by) for offer in listed}
+        beats = lambda a, b, cost=cost: (
+            cost[id(a)] <= cost[id(b)]
+            and a.value.mean >= b.value.mean
+            and (cost[id(a)] < cost[id(b)] or a.value.mean > b.value.mean)
+        )
+        expected = {id(b) for b in listed if not any(beats(a, b) for a in listed)}
+        found = front.pareto(listed, by)
+        assert {id(offer) for offer in found} == expected
+        assert [cost[id(offer)] for offer in found] == sorted(cost[id(offer)] for offer in found)
+
+
+def test_equal_twins_both_stay_on_the_front_and_what_has_no_metric_does_not():
+    twins = [made("a", 0.9, 2, 1), made("b", 0.9, 2, 1)]
+    assert front.pareto([*twins, made("c", float("nan"), 1, 1)]) == twins
+    assert front.pareto([]) == []
+
+
+def test_offers_of_two_tasks_have_no_common_front():
+    with pytest.raises(ValueError, match="are of a, b, whose metrics cannot be compared"):
+        front.pareto([made("dense", 0.9, 1, 1, task="a"), made("dense", 0.9, 1, 1, task="b")])
+    with pytest.raises(ValueError, match="by = 'speed' is no cost"):
+        front.pareto(HAND, "speed")
+
+
+def test_a_choice_is_what_an_exhaustive_search_finds():
+    budgets = list(itertools.product([None, 1.5, 3, 4.5], [None, 2, 4], [None, 0, 1.0, 3.0], front.COSTS))
+    chosen = 0
+    for number, (ms, mb, drop, by) in itertools.product(range(15), budgets):
+        listed = several(number)
+        best = max(offer.value.mean for offer in listed if offer.variant == "dense")
+        fits = [
+            offer
+            for offer in listed
+            if (ms is None or offer.latency <= ms)
+            and (mb is None or offer.bytes <= mb * 1e6)
+            and (drop is None or round(100 * best) - round(100 * offer.value.mean) <= drop)
+        ]
+        found, sentence = front.choose(listed, ms, mb, drop, by=by)
+        assert sentence.endswith(".")
+        assert (found is None) == (not fits)
+        if found is None:
+            assert sentence.startswith("No model")
+            continue
+        chosen += 1
+        assert found in fits
+        if drop is not None and ms is None and mb is None:
+            assert getattr(found, by) == min(getattr(offer, by) for offer in fits)
+        else:
+            assert found.value.mean == max(offer.value.mean for offer in fits)
+    assert chosen > 300
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({}, "dense"),
+        ({"budget_ms": 20}, "int8"),
+        ({"budget_ms": 19.9}, "small"),
+        ({"budget_mb": 30}, "int8"),
+        ({"budget_ms": 10, "budget_mb": 30}, "tiny"),
+        ({"max_drop": 1.0}, "small"),
+        ({"max_drop": 1.0, "by": "bytes"}, "int8"),
+        ({"max_drop": 0}, "dense"),
+        ({"max_drop": 1.0, "budget_ms": 30}, "int8"),
+        ({"max_drop": 0.7}, "small"),
+    ],
+)
+def test_a_budget_gets_the_best_and_a_drop_the_cheapest(asked, name):
+    assert front.choose(HAND, **asked)[0].variant == name
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"budget_ms": 2}, "No model is within 2 ms; the nearest, tiny from SAM, takes 3.00 ms (1.5 × the budget)."),
+        (
+            {"budget_mb": 9.99},
+            "No model is within 9.99 MB; the nearest, tiny from SAM, has 10.0 MB (1.001 × the budget).",
+        ),
+        (
+            {"budget_ms": 2, "max_drop": 1.0},
+            "No model is within 2 ms and loses at most 1 point; the nearest, small from SAM, takes 8.00 ms (4.0 × the budget).",
+        ),
+        (
+            {"budget_ms": 4, "max_drop": 1.0},
+            "No model within 4 ms loses at most 1 point; the best there, tiny from SAM, loses 7.0, and the nearest that loses "
+            "no more, small from SAM, takes 8.00 ms (2.0 × the budget).",
+        ),
+        (
+            {"budget_ms": 10, "budget_mb": 5},
+            "No model is within 10 ms and 5 MB; the nearest, tiny from SAM, has 10.0 MB (2.0 × the budget).",
+        ),
+    ],
+)
+def test_a_budget_that_nothing_meets_names_the_nearest_and_how_far_it_is(asked, sentence):
+    assert front.choose(HAND, **asked) == (None, sentence)
+
+
+def test_a_drop_is_counted_from_the_best_dense_model_whatever_its_arm():
+    listed = [made("dense", 0.90, 9, 9, arm="Adam"), made("dense", 0.92, 9, 9), made("cofi", 0.905, 3, 3, arm="Adam")]
+    assert best_dense(listed).arm == "SAM"
+    assert front.choose(listed, max_drop=1.0)[0].variant == "dense"
+    assert front.choose(listed, max_drop=1.5)[0].variant == "cofi"
+
+
+def test_a_request_that_makes_no_sense_is_a_sentence():
+    with pytest.raises(ValueError, match="nothing to choose from"):
+        front.choose([])
+    with pytest.raises(ValueError, match="a budget must be above 0, got 0 ms"):
+        front.choose(HAND, budget_ms=0)
+    with pytest.raises(ValueError, match="must be 0 or more, got -1"):
+        front.choose(HAND, max_drop=-1)
+    with pytest.raises(ValueError, match="none was measured; measure it, or give a budget"):
+        front.choose(HAND[1:], max_drop=1)
+
+
+def test_what_is_given_up_is_paired_over_seeds_and_says_gains_as_gains():
+    dense, small, better = (
+        made("dense", (0.9, 0.92), 40, 90),
+        made("a", (0.89, 0.91), 10, 30),
+        made("b", (0.91, 0.93), 80, 90),
+    )
+    assert forgone(small, [dense, small]) == (
+        "Beside the best dense model, dense from SAM (91.0 at 40.00 ms and 90.0 MB), it loses 1 point (95 % CI 1.0 to 1.0, "
+        "n = 2), is 4.0 × faster and 3.0 × smaller."
+    )
+    assert "it gains 1 point (95 % CI 1.0 to 1.0, n = 2), is 2.0 × slower and as large." in forgone(
+        better, [dense, better]
+    )
+    assert forgone(dense, [dense]) == "It is the best dense model itself."
+    assert forgone(small, [small]) == ""
+    assert "(no interval, n = 1)" in forgone(HAND[1], HAND)
+
+
+def test_the_chosen_offer_is_found_by_all_four_of_its_names():
+    listed = example_front.offers()
+    chosen = example_front.header()["chosen"]
+    found = front.marked(listed, chosen)
+    assert {name: getattr(found, name) for name in chosen} == chosen
+    for name, other in {"task": "x", "arm": "x", "variant": "x", "sparsity": 0.61}.items():
+        assert front.marked(listed, {**chosen, name: other}) is None
+    assert front.marked(listed, None) is None
+
+
+def test_an_offer_says_by_what_it_was_made():
+    said = offers([{**row, "command": "do it"} if row["variant"] == "dense" else row for row in example_front.rows()])
+    assert said[0].made == {"recipe": "made-up-smaller", "stage": "finetune", "command": "do it"}
+    assert said[-1].made == {"recipe": "made-up-smaller", "stage": "cofi-int8"}

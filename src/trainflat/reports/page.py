@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports import contours, curves, files, front, paper, render, tables
+from trainflat.reports import contours, curves, files, front_page, mistakes, paper, render, smaller, tables
 from trainflat.reports.cost import costs
 from trainflat.reports.departure import departure
 from trainflat.reports.flatness import how_flat
@@ -61,7 +61,7 @@ def report(rows: Iterable[Row] | Results, header: Header, *, beside: Sequence[st
     sections = [("findings", "Findings", _findings(data))]
     if told := paper.section(data):
         sections.append(("paper", "Beside the paper", told))
-    sections += [(f"task-{i}", task, _task(data, task, f"p{i}")) for i, task in enumerate(data.tasks)]
+    sections += [(f"task-{i}", task, _task(data, header, task, f"p{i}")) for i, task in enumerate(data.tasks)]
     if told := how_flat(data):
         sections.append(("flatness", "Flatness", "".join(map(render.html, told))))
     if maps := contours.panels(data):
@@ -109,8 +109,8 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
     told = [f"- {text}" for text in [departure(header)] if text]
     told += [f"- {finding.task}: {finding}" for finding in findings(data)]
     told += [f"- {said}" for said in paper.claims(data)]
-    smaller = [table for task in data.tasks for table in front.tables(data, task)]
-    all_tables = [*paper.tables(data), *smaller, *tables.every(data), *how_flat(data), *costs(data)]
+    shrunk = [table for task in data.tasks for table in smaller.tables(data, task)]
+    all_tables = [*paper.tables(data), *shrunk, *tables.every(data), *how_flat(data), *costs(data)]
     markdown = [render.markdown(table) for table in all_tables]
     texts = {
         "table.md": "\n".join([*told, "", *markdown]),
@@ -126,10 +126,7 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
             stem += "-2"
         written.append(files.write(folder / "curves" / f"{stem}.svg", curves.svg(data, task, variant)))
         written.append(curves.png(data, folder / "curves" / f"{stem}.png", only=[(task, variant)]))
-    for task in dict.fromkeys(table.task for table in smaller):
-        stem = re.sub(r"\W+", "-", f"{task}-front".lower()).strip("-")
-        written.append(files.write(folder / "curves" / f"{stem}.svg", front.svg(data, task)))
-        written.append(front.png(data, folder / "curves" / f"{stem}.png", task))
+    written += front_page.pictures(data, header, folder / "curves")
     for number, (row, head) in enumerate(contours.panels(data)):
         stem = re.sub(r"\W+", "-", f"{number:02d} {contours.caption(row, head)}".lower()).strip("-")
         written.append(files.write(folder / "contours" / f"{stem}.svg", contours.svg(row, head)))
@@ -203,7 +200,7 @@ def _words(text: str) -> str:
     return re.sub(r"(?<=\d) (?=%)|(?<=\b[nt]) (?==)|(?<==) (?=\d)", "&nbsp;", escape(text))
 
 
-def _task(data: Results, task: str, prefix: str) -> str:
+def _task(data: Results, header: Header, task: str, prefix: str) -> str:
     of_task = [row for row in data.rows if data.task(row) == task]
     models = dict.fromkeys(str(row["model"]) for row in of_task if row.get("model"))
     notes = dict.fromkeys(str(row["note"]) for row in of_task if row.get("note"))
@@ -214,16 +211,12 @@ def _task(data: Results, task: str, prefix: str) -> str:
         f"{curves.svg(data, task, variant, name=f'{prefix}-{i}')}</div></figure>"
         for i, variant in enumerate(curves.drawn(data, task))
     )
-    if smaller := front.tables(data, task):
-        figures += (
-            f"<figure><figcaption>Smaller models: what is kept at which latency</figcaption>"
-            f'<div role="img" aria-label="{escape(front.describe(data, task))}">'
-            f"{front.svg(data, task, name=f'{prefix}-front')}</div></figure>"
-        )
     words = escape(" ".join([*notes, *about]))
     panels = f'<div class="panels">{figures}</div>' if figures else ""
-    told = "".join(render.html(table) for table in [*smaller, *tables.every(data)] if table.task == task)
-    return f'<p class="about">{words}</p>{panels}{told}'
+    front = front_page.section(data, header, task, f"{prefix}-front")
+    of_task = [table for table in [*smaller.tables(data, task), *tables.every(data)] if table.task == task]
+    told = "".join(map(render.html, of_task)) + mistakes.html(data, task, header.get("chosen"))
+    return f'<p class="about">{words}</p>{front}{panels}{told}'
 
 
 def loss_maps(maps: Sequence[tuple[Row, int]], name: str = "map") -> str:

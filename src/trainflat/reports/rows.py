@@ -31,6 +31,7 @@ CURVES = ("pruned", "ticket", "imp", "std")
 """Variants that are drawn against sparsity however few points they have; others from two sparsities on."""
 
 NAMES = {"pruned": "one-shot", "imp": "IMP", "std": "IMP without rewinding", "ticket": "ticket"}
+NESTED = ("contours", "confusion", "disagreements")
 NEEDED = ("task", "variant", "seed", "arm")
 FIRST = (
     "recipe",
@@ -275,13 +276,13 @@ def _plain(value: Any) -> Any:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """The rows as CSV, one column a field, those of inner tables as ``arm.optimizer``; the columns that are known come first.
-    A loss map has no place in a table: it is in the JSON.
+    Loss maps, confusion matrices and texts have no place in a table: they are in the JSON.
 
     Example:
         >>> to_csv([{"seed": 0, "arm": {"optimizer": "SAM"}, "value": 0.5}])
         'seed,arm.optimizer,value\\n0,SAM,0.5\\n'
     """
-    flat = [_flatten({name: value for name, value in row.items() if name != "contours"}) for row in rows]
+    flat = [_flatten({name: value for name, value in row.items() if name not in NESTED}) for row in rows]
     rank: Callable[[str], int] = lambda name: FIRST.index(n) if (n := name.partition(".")[0]) in FIRST else len(FIRST)
     names = sorted(dict.fromkeys(name for row in flat for name in row), key=rank)
     text = io.StringIO()

@@ -1,0 +1,64 @@
+"""Smaller models as tables: how small each really is, how fast, and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trainflat.reports.offers import SIZES, offers, setting, stated
+from trainflat.reports.rows import Results, Row, percent, results
+from trainflat.reports.stats import compare, summary
+from trainflat.reports.tables import ALONE, MISSING, Table, axis, bounds, points, signed
+
+__all__ = ["table", "tables", "ways"]
+
+SHRUNK = (
+    "Target: the share of the layers' parameters that was to go; layers: what really went; CoFi: the same as its reference "
+    "code counts it; all: of all parameters, embeddings included. Latency is the median over seeds, its ratio to the dense "
+    "model of the same arm on the same machine."
+)
+
+
+def tables(rows: Iterable[Row] | Results, task: str) -> list[Table]:
+    """Both tables, as far as the rows know."""
+    return [found for found in (table(rows, task), ways(rows, task)) if found is not None]
+
+
+def table(rows: Iterable[Row] | Results, task: str) -> Table | None:
+    """The offers of a task as a table, if any was shrunk: how small, how fast, and what is kept."""
+    data = results(rows)
+    at = setting(data)
+    listed = [offer for offer in offers(data, at) if offer.task == task]
+    if at is None or not any("sparsity_layers" in offer.sizes for offer in listed):
+        return None
+    dense = {offer.arm: offer.latency for offer in listed if offer.variant == "dense"}
+    lines = []
+    for offer in listed:
+        times = f"{dense[offer.arm] / offer.latency:.1f} ×" if offer.arm in dense else MISSING
+        shares = [percent(offer.sizes[name]) if name in offer.sizes else MISSING for name in SIZES]
+        value = points(offer.value.mean) + (f" ± {points(offer.value.sd)}" if offer.value.sd is not None else "")
+        size = [f"{offer.parameters / 1e6:,.2f}", f"{offer.bytes / 1e6:,.1f}", f"{offer.multiply_adds / 1e6:,.0f}"]
+        name = data.title(offer.variant, offer.sparsity)
+        lines.append((name, offer.arm, *shares, *size, f"{offer.latency:.2f}", times, value, str(offer.value.n)))
+    header = ("model", axis(data), "layers", "CoFi", "all", "parameters (M)", "MB", "multiply-adds (M)", "ms", "faster")
+    title = f"Smaller models; {stated(at)}"
+    return Table(title, (*header, data.metric(task), "n"), tuple(lines), task, 2, SHRUNK)
+
+
+def ways(rows: Iterable[Row] | Results, task: str) -> Table | None:
+    """CoFi against the plainer cuts of the same size, arm by arm: the difference in points, paired over seeds."""
+    data = results(rows)
+    lines, found = [], []
+    for sparsity in data.sparsities(task, "cofi"):
+        for plainer in ("narrow", "shallow"):
+            for arm in data.arms:
+                ours, plain = (data.values(task, arm, way, sparsity) for way in ("cofi", plainer))
+                if ours and plain:
+                    d = compare(plain, ours)
+                    means = [points(summary(values.values()).mean) for values in (ours, plain)]
+                    what = f"cofi − {plainer} at {percent(sparsity)}"
+                    lines.append((what, arm, *means, signed(d.mean), bounds(d), str(d.n), d.verdict))
+                    found.append(d)
+    if not lines:
+        return None
+    header = ("models", axis(data), "cofi", "plainer", "difference", "95 % CI", "n", "cofi is")
+    return Table("Gates against plainer cuts of the same size", header, tuple(lines), task, 2, ALONE, tuple(found))
