@@ -145,7 +145,7 @@ def test_the_public_packages_load_no_hugging_face():
 @pytest.mark.parametrize("name", ["typo", "Compress"])
 def test_a_package_that_is_not_there_is_an_attribute_error_with_the_list(name):
     with pytest.raises(
-        AttributeError, match=f"module 'trainflat' has no attribute '{name}'; it has compress, experiments"
+        AttributeError, match=f"module 'trainflat' has no attribute '{name}'; it has compress, compress_text"
     ):
         getattr(trainflat, name)
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from trainflat.cli import look, plan, report, run
+from trainflat.cli import compress, look, plan, report, run
 
 __all__ = ["app", "main"]
 
@@ -19,7 +19,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (run.run, plan.plan, report.report, look.show, look.list_, look.copy):  # in the order of the help
+VERBS = (
+    compress.compress,
+    run.run,
+    plan.plan,
+    report.report,
+    look.show,
+    look.list_,
+    look.copy,
+)  # in the order of the help
+for verb in VERBS:
     app.command(name=verb.__name__.rstrip("_"))(verb)
 
 

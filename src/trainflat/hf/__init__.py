@@ -1,4 +1,4 @@
-"""Real checkpoints, GLUE, SQuAD and a Trainer: the only place that imports transformers and datasets, and only when used."""
+"""Checkpoints, GLUE, SQuAD, your own table, a Trainer: the only place that imports transformers and datasets, when used."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from trainflat.hf.glue import glue
 from trainflat.hf.models import load
 from trainflat.hf.squad import squad
+from trainflat.hf.text import text
 
 if TYPE_CHECKING:
     from trainflat.hf.trainer import FlatTrainer
 
-__all__ = ["FlatTrainer", "glue", "load", "squad"]
+__all__ = ["FlatTrainer", "glue", "load", "squad", "text"]
 
 
 def __getattr__(name: str) -> Any:

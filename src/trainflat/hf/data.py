@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -165,17 +164,9 @@ def _checked(table: Any, published: Subset, split: str, where: str) -> Rows:
     if column.null_count:
         raise ValueError(f"{where} has {column.null_count} rows without a label")
     values = column.to_pylist()
-    labels = _classes(values, _names(table), published, where) if published.labels else _scores(values, where)
+    names = sources.class_names(table.schema.metadata, "label")
+    labels = _classes(values, names, published, where) if published.labels else _scores(values, where)
     return Rows(texts, labels, published.sizes[split])
-
-
-def _names(table: Any) -> list[str] | None:
-    """The label names in the metadata that `datasets` writes into its files."""
-    try:
-        features = json.loads((table.schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return list(features["label"]["names"])
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _classes(values: list[Any], names: list[str] | None, published: Subset, where: str) -> np.ndarray:

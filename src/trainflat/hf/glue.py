@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from trainflat.hf import checkpoints, models, sources, tokens
+from trainflat.hf import checkpoints, sources
 from trainflat.hf import data as glue_data
 from trainflat.hf.digests import digest_files
+from trainflat.hf.metrics import check_finite, correlations
 from trainflat.hf.needs import need
-from trainflat.train.batches import Stream, to_length
-from trainflat.train.objectives import cross_entropy, mean_squared_error
+from trainflat.hf.sequences import SequenceTask
+from trainflat.train.evaluate import evaluate
 from trainflat.train.seeds import derive
-from trainflat.types import Batch
 
 __all__ = ["Glue", "fingerprint", "glue", "metrics"]
-
-EVALUATION_BATCH = 64
 
 
 def glue(
@@ -55,20 +50,14 @@ def glue(
     return Glue(subset, model, batch_size, max_length, holdout, data)
 
 
-class Glue:
+class Glue(SequenceTask):
     """See `glue`, which makes it. ``official`` says whether every published row is there and the validation split is scored."""
 
     def __init__(self, subset: str, model: str, batch_size: int, max_length: int, holdout: float, data: str | None):
-        if batch_size < 1:
-            raise ValueError(f"batch size {batch_size} is below 1")
         if not 0 <= holdout < 1:
             raise ValueError(f"holdout is a share of the training split and must be in [0, 1), got {holdout}")
-        self.name, self.model_name, self.batch_size, self.max_length = subset, model, batch_size, max_length
-        self.published = glue_data.official(subset)
-        skeleton = models.skeleton(model, num_labels=self._outputs)
-        self.head = models.head(skeleton)
-        self._prunable = models.prunable(skeleton)
-        models.check_length(skeleton, max_length, model)
+        self.name, self.published = subset, glue_data.official(subset)
+        super().__init__(model, batch_size, max_length, self.published.labels)
         rows = glue_data.read(subset, data)
         train, self._held_out = rows.pop("train"), rows
         self.note = sources.describe(self.published.title, {"train": train, **rows}, holdout, model)
@@ -77,86 +66,15 @@ class Glue:
             inside, outside = _divide(train.labels, holdout)
             train, self._held_out = train.take(inside), {"holdout": train.take(outside)}
         self._train = train
-        self.steps_per_epoch = -(-len(train) // batch_size)
-
-    def model(self, seed: int) -> nn.Module:
-        """The pretrained encoder with a head drawn from the seed, in float32."""
-        labels = self.published.labels
-        return models.build(self.model_name, seed=seed, num_labels=self._outputs, labels=labels)
-
-    def objective(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Cross-entropy, or the mean squared error for STS-B."""
-        return (cross_entropy if self.published.labels else mean_squared_error)(model, batch)
-
-    def batches(self, seed: int) -> Stream:
-        """Training batches of examples of similar length, padded to their longest."""
-        encoded, labels = self._encoded("train"), torch.from_numpy(self._train.labels)
-        return Stream(
-            len(encoded),
-            self.batch_size,
-            lambda indices: (encoded.batch(indices), labels[indices]),
-            seed=seed,
-            lengths=encoded.lengths.tolist(),
-        )
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """The official metrics on the validation split; MNLI's mismatched one has a key of its own."""
-        from trainflat.train.evaluate import evaluate
-
         scores: dict[str, float] = {}
         for split in self._held_out:
             suffix = "_mismatched" if split.endswith("_mismatched") else ""
             found = evaluate(model, self._evaluation(split), lambda z, y: metrics(self.name, z, y))
             scores |= {key + suffix: value for key, value in found.items()}
         return scores
-
-    def held_out_batches(self, first: int | None = None) -> Iterator[Batch]:
-        """The validation split (MNLI's matched one), or the first so many of its rows, in batches as large as in training."""
-        return self._evaluation(next(iter(self._held_out)), self.batch_size, first)
-
-    def prunable(self, name: str, parameter: nn.Parameter) -> bool:
-        """The encoder's linear matrices and the pooler's; see `trainflat.hf.models.prunable`."""
-        return name in self._prunable
-
-    def inputs(self, size: int = 32, length: int | None = None) -> dict[str, Tensor]:
-        """The first ``size`` held-out examples as the model's keyword arguments, some twice if there are fewer.
-
-        Padded to the longest of them, or padded and cut to ``length`` tokens, ``max_length`` at most.
-        """
-        encoded = self._encoded(next(iter(self._held_out)))
-        batch = encoded.batch(np.arange(size) % len(encoded))
-        return batch if length is None else to_length(batch, length, longest=self.max_length, padding=encoded.padding)
-
-    def _evaluation(self, split: str, size: int = EVALUATION_BATCH, first: int | None = None) -> Iterator[Batch]:
-        """Longest first, so that little is padded and memory is known at once; metrics do not depend on the order."""
-        encoded, labels = self._encoded(split), torch.from_numpy(self._held_out[split].labels)
-        order = np.argsort(-encoded.lengths[:first], kind="stable")
-        for start in range(0, len(order), size):
-            indices = order[start : start + size]
-            yield encoded.batch(indices), labels[indices]
-
-    def _encoded(self, split: str) -> tokens.Encoded:
-        if split not in self._cache:
-            rows = self._train if split == "train" else self._held_out[split]
-            self._cache[split] = tokens.encode(
-                self._tokenizer,
-                rows.texts,
-                max_length=self.max_length,
-                identity=checkpoints.tokenizer_identity(self.model_name),
-            )
-        return self._cache[split]
-
-    @cached_property
-    def _cache(self) -> dict[str, tokens.Encoded]:
-        return {}
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return models.tokenizer(self.model_name)
-
-    @property
-    def _outputs(self) -> int:
-        return len(self.published.labels) or 1
 
 
 def metrics(subset: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -171,11 +89,9 @@ def metrics(subset: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, fl
         >>> metrics("stsb", np.zeros((3, 1)), np.array([1.0, 2.0, 3.0]))
         {'pearson': 0.0, 'spearman': 0.0}
     """
-    lost = int((~np.isfinite(logits)).reshape(len(logits), -1).any(axis=1).sum())
-    if lost:
-        raise ValueError(f"the model's output is not finite for {lost} of {len(logits)} examples; it has diverged")
+    check_finite(logits)
     if subset == "stsb":
-        return _correlations(logits.reshape(-1).astype(np.float64), labels.astype(np.float64))
+        return correlations(logits.reshape(-1).astype(np.float64), labels.astype(np.float64))
     scores, predicted = need("sklearn.metrics"), logits.argmax(axis=-1)
     if subset == "cola":
         return {"matthews_correlation": float(scores.matthews_corrcoef(labels, predicted))}
@@ -219,16 +135,6 @@ def steps_per_epoch(
 
 glue.fingerprint = fingerprint  # pyright: ignore[reportFunctionMemberAccess]
 glue.steps_per_epoch = steps_per_epoch  # pyright: ignore[reportFunctionMemberAccess]
-
-
-def _correlations(predicted: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    stats = need("scipy.stats")
-    if np.ptp(predicted) == 0 or np.ptp(scores) == 0:
-        return {"pearson": 0.0, "spearman": 0.0}
-    return {
-        "pearson": float(stats.pearsonr(predicted, scores).statistic),
-        "spearman": float(stats.spearmanr(predicted, scores).statistic),
-    }
 
 
 def _divide(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

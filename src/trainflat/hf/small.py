@@ -26,12 +26,18 @@ base_model: {base}
 {notes}{sizes}
 
 {warning}```python
+import torch
 from trainflat import hf
 
 model, tokenizer = hf.load("path/to/this/folder")
+with torch.no_grad():
+    logits = model(**tokenizer(["a text", "another one"], padding=True, truncation=True, return_tensors="pt")).logits
+print({answer})
 ```
 """
 
+LABEL = "[model.config.id2label[int(i)] for i in logits.argmax(-1)]"
+SCORE = "(logits[:, 0] * model.config.score_deviation + model.config.score_mean).tolist()"
 SMALLER = (
     f"The tensors are not those that `config.json` says (`{SHAPE}` has their shape and grid), so `from_pretrained` refuses "
     "this folder:\n\n"
@@ -84,6 +90,7 @@ def _card(model: nn.Module, config: Any, shape: compress.Shape | None, grid: str
     return CARD.format(
         base=base if base and not Path(base).is_absolute() else "unknown",
         name=type(model).__name__,
+        answer=SCORE if hasattr(config, "score_mean") else LABEL,
         what=" and ".join(["shrunk"] * bool(shape) + ["in int8"] * bool(grid)) or "fine-tuned",
         warning=SMALLER if shape or grid else "",
         notes=f"{notes.strip()}\n\n" if notes else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sized
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 from trainflat.hf.needs import hub_answers, hub_endpoint, need, offline
 
-__all__ = ["Split", "check_hub", "describe", "folder", "from_hub", "parquet", "rows"]
+__all__ = ["Split", "check_hub", "class_names", "describe", "folder", "from_hub", "load_hub", "parquet", "rows"]
 
 
 class Split(Sized, Protocol):
@@ -43,14 +44,28 @@ def rows(path: Path) -> int:
     return need("pyarrow.parquet").read_metadata(path).num_rows
 
 
+def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> list[str] | None:
+    """The label names of a column in the metadata that `datasets` writes into its files; None if there are none."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return list(features[column]["names"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def from_hub(name: str, config: str, revision: str, splits: Iterable[str], *, serves: str) -> dict[str, Any]:
-    """The splits of a data set on the hub as arrow tables.
+    """The splits of a data set on the hub as arrow tables; see `load_hub`."""
+    loaded = load_hub(name, config, revision, serves=serves)
+    return {split: loaded[split].with_format("arrow")[:] for split in splits}
+
+
+def load_hub(name: str, config: str | None, revision: str, *, serves: str) -> Any:
+    """A data set on the hub, downloaded: its splits by name, in files that are mapped into memory.
 
     Args:
         name: Owner and name on the hub.
-        config: Which of its configurations.
+        config: Which of its configurations; None where it has one.
         revision: A commit, so that everybody gets the same rows.
-        splits: Which splits.
         serves: What would serve instead: the end of the error.
 
     Raises:
@@ -60,14 +75,13 @@ def from_hub(name: str, config: str, revision: str, splits: Iterable[str], *, se
     quiet = not datasets.utils.logging.is_progress_bar_enabled()
     datasets.utils.logging.disable_progress_bar()
     try:
-        loaded = datasets.load_dataset(name, config, revision=revision)
+        return datasets.load_dataset(name, config, revision=revision)
     except Exception as error:  # refused, broken off, disk full: the client's errors have no common class
         line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileNotFoundError(f"the hub did not deliver {name} {config}: {line}. {serves}") from error
+        raise FileNotFoundError(f"the hub did not deliver {name} {config or ''}: {line}. {serves}") from error
     finally:
         if not quiet:
             datasets.utils.logging.enable_progress_bar()
-    return {split: loaded[split].with_format("arrow")[:] for split in splits}
 
 
 def check_hub(title: str, name: str, config: str, revision: str, *, serves: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from trainflat.hf.needs import need
 __all__ = ["Encoded", "encode"]
 
 VERSION = 1  # of the cached file
+CHUNK = 10_000  # texts that are tokenised at once
 
 
 @dataclass
@@ -77,19 +79,24 @@ def encode(tokenizer: Any, texts: Sequence[Sequence[str]], *, max_length: int, i
     if cached is not None:
         return cached
     pairs = "token_type_ids" in tokenizer.model_input_names
-    output = tokenizer(
-        *(list(column) for column in texts),
-        truncation=True,
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=pairs,
-    )
-    lengths = [len(ids) for ids in output["input_ids"]]
+    ids, types, lengths = array("i"), array("B"), []
+    for start in range(0, len(texts[0]), CHUNK):  # what the tokenizer returns takes kilobytes for a text
+        output = tokenizer(
+            *(list(column[start : start + CHUNK]) for column in texts),
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=pairs,
+        )
+        ids.frombytes(_flat(output["input_ids"], np.int32).tobytes())
+        lengths += [len(row) for row in output["input_ids"]]
+        if pairs:
+            types.frombytes(_flat(output["token_type_ids"], np.uint8).tobytes())
     encoded = Encoded(
-        ids=_flat(output["input_ids"], np.int32),
+        ids=np.frombuffer(ids, np.int32),
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        types=_flat(output["token_type_ids"], np.uint8) if pairs else None,
+        types=np.frombuffer(types, np.uint8) if pairs else None,
         padding=padding,
     )
     arrays = {"ids": encoded.ids, "offsets": encoded.offsets}
@@ -106,8 +113,11 @@ def _flat(rows: list[list[int]], dtype: Any) -> Shaped[np.ndarray, " tokens"]:
 def _key(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, identity: str) -> str:
     versions = [need(name).__version__ for name in ("transformers", "tokenizers")]
     name = hashlib.sha256(json.dumps([VERSION, type(tokenizer).__name__, versions, max_length, identity]).encode())
-    for column in texts:
-        name.update(json.dumps(column).encode())
+    for column in texts:  # as json.dumps writes the whole column
+        for start in range(0, len(column), CHUNK):
+            part = json.dumps(list(column[start : start + CHUNK]))
+            name.update((("[" if start == 0 else ", ") + part[1:-1]).encode())
+        name.update(b"]")
     return name.hexdigest()[:40]
 
 

@@ -1,0 +1,49 @@
+"""What a model card says: the data, the metric with its interval, the size, the latency, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scipy import stats
+
+from trainflat.reports.forgone import forgone
+from trainflat.reports.offers import Offer
+
+__all__ = ["card", "interval"]
+
+
+def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document: Mapping[str, Any]) -> str:
+    """The notes of a model card, in Markdown."""
+    count = len(task.held_out)
+    host = document.get("environment", {})
+    packages = host.get("packages", {})
+    low, high = interval(offer.value.mean, count) if metric == "accuracy" else (None, None)
+    sure = (
+        f", 95 % interval {100 * low:.1f} to {100 * high:.1f} (Wilson)" if low is not None and high is not None else ""
+    )
+    gone = offer.sizes.get("sparsity_layers")
+    lines = {
+        "Data": task.note,
+        "Metric": f"{metric} {100 * offer.value.mean:.1f}{sure} on {count:,} held-out examples",
+        "Model": f"{offer.name}, from {task.model_name}",
+        "Size": f"{offer.bytes / 1e6:.1f} MB, {offer.parameters:,.0f} parameters"
+        + (f", {100 * gone:.0f} % of the layers' removed" if gone else ""),
+        "Latency": f"{offer.latency:.2f} ms for one batch, median, on {host.get('processor') or 'one machine'}",
+        "Given up": forgone(offer, offers),
+        "Made by": f"`trainflat run recipe.toml` (trainflat {packages.get('trainflat')}, torch {packages.get('torch')})",
+    }
+    return "\n".join(f"- {name}: {said}" for name, said in lines.items() if said)
+
+
+def interval(share: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share of n examples: (s + z^2/2n ± z sqrt(s(1-s)/n + z^2/4n^2)) / (1 + z^2/n), Wilson 1927.
+
+    Example:
+        >>> [round(x, 3) for x in interval(0.9, 100)]
+        [0.826, 0.945]
+    """
+    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    middle = share + z * z / (2 * n)
+    spread = z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)

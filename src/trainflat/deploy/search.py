@@ -1,0 +1,54 @@
+"""Run all that a search tries, as stages of a store: stopped, it goes on; asked for more, it repeats nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainflat.deploy.smaller import Smaller
+from trainflat.experiments import plan as planning
+from trainflat.experiments import runner
+from trainflat.experiments.recipe import read
+from trainflat.experiments.runner import Say
+from trainflat.experiments.store import Store
+from trainflat.experiments.trials import Trials
+
+__all__ = ["planned", "search"]
+
+
+def planned(trials: Trials, store: Store) -> planning.Plan:
+    """The plan of a search; its recipe is written into the store, from where anybody can run, change and extend it.
+
+    Raises:
+        ValueError, LookupError, FileNotFoundError: If something in it cannot be, the data for instance.
+    """
+    path = store.root / "recipes" / f"{trials.name}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(trials.recipe(), encoding="utf-8")
+    return planning.plan(read(str(path)))
+
+
+def search(
+    trials: Trials,
+    store: str | Path | Store = ".trainflat",
+    *,
+    say: Say = lambda event, job, about: None,
+    device: str = "auto",
+    **wanted: Any,
+) -> Smaller:
+    """Try everything, and choose.
+
+    Args:
+        trials: What to try.
+        store: Where every stage's result is kept.
+        say: Told what happens, as `trainflat.experiments.runner.run` tells.
+        device: "auto", "cpu" or "cuda".
+        wanted: ``budget_ms``, ``budget_mb``, ``max_drop`` (points), ``by``: see `trainflat.reports.front.choose`.
+
+    Raises:
+        ValueError, LookupError, FileNotFoundError: As `planned`, before anything runs.
+    """
+    kept = store if isinstance(store, Store) else Store(store)
+    plan = planned(trials, kept)
+    document = runner.run(plan, kept, say=say, device=device, command=f"trainflat run {trials.name}.toml")
+    return Smaller(plan, kept, document, **wanted)

@@ -1,0 +1,131 @@
+"""The recipe of a search for a smaller model: every way that was asked for, Adam beside the flat rule, each cost measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["WAYS", "Trials"]
+
+WAYS = ("pruned", "int8", "shrunk")
+"""What can be tried beside the dense model. Pruned weights stay stored and multiplied: smaller or faster are the others."""
+
+GATE_STEPS = 300
+"""Gates have at least so many, at a rate that gets them to their target: enough for MiniLM at 95 %."""
+
+Tables = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """What to try on a task; `recipe` is the recipe that does, and that anybody can run, change and extend.
+
+    Args:
+        name: Of the recipe.
+        task: As a recipe names it: ``{"name": "text", "data": ..., "text": ..., "label": ...}``.
+        claim: What its comment says first.
+        ways: Some of `WAYS`.
+        sizes: Of "shrunk": shares of the layers' parameters to remove. Default: half, three quarters, nine tenths.
+        gradient: The flat rule beside plain Adam. Default: SAM, the paper's.
+        lr: Adam's. Default: 5e-5, the largest of BERT's own grid (Devlin et al. 2019, appendix A.3).
+        epochs: Of each training; a shrunk model has as many under gates and as many afterwards. Default: 3, as above.
+        steps_per_epoch: Of the task.
+        seeds: Default: one.
+        precision: "fp32" or "bf16".
+        batch, length, threads: At which the latency is measured; ``length`` None: examples as long as they are.
+
+    Raises:
+        ValueError: If a way is unknown or a size outside (0, 1).
+
+    Example:
+        >>> text = Trials(name="mine", task={"name": "digits"}, claim="Smaller digits.", sizes=(0.5,)).recipe()
+        >>> [line for line in text.splitlines() if line.startswith("[stage")][:5]
+        ['[stage.train]', '[stage.cost]', '[stage.pruned]', '[stage.int8]', '[stage.int8-cost]']
+    """
+
+    name: str
+    task: Mapping[str, Any]
+    claim: str
+    ways: tuple[str, ...] = WAYS
+    sizes: tuple[float, ...] = (0.5, 0.75, 0.9)
+    gradient: Mapping[str, Any] | str = "sam"
+    lr: float = 5e-5
+    epochs: float = 3.0
+    steps_per_epoch: int = 1000
+    seeds: tuple[int, ...] = (0,)
+    precision: str = "fp32"
+    batch: int = 1
+    length: int | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if unknown := [way for way in self.ways if way not in WAYS]:
+            raise ValueError(f"what can be tried is {', '.join(WAYS)}; got {', '.join(unknown)}")
+        if wrong := [size for size in self.sizes if not 0 < size < 1]:
+            raise ValueError(f"a size is the share of the layers to remove, in (0, 1); got {wrong[0]}")
+
+    def recipe(self) -> str:
+        """The recipe as TOML, its claim as the comment on top."""
+        defaults = {
+            "task": self.task,
+            "optimizer": {"name": "Adam", "lr": self.lr},
+            "lr": {"name": "linear", "warmup": 0.1},
+            "epochs": self.epochs,
+            "precision": self.precision,
+        }
+        label = self.gradient if isinstance(self.gradient, str) else str(self.gradient["name"])
+        arms = {"Adam": {"train.gradient": "plain"}, label.upper(): {"train.gradient": self.gradient}}
+        head = [f"# {line}" for line in self.claim.splitlines()]
+        head += [f"name = {_toml(self.name)}", f"seeds = {_toml(self.seeds)}"]
+        tables = {"defaults": defaults} | {f"stage.{name}": table for name, table in self._stages()}
+        return "\n".join([*head, "", *_lines({**tables, "sweep.optimizer": arms})])
+
+    def _stages(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        measured = {"batch": self.batch, "length": self.length, "threads": self.threads}
+
+        def cost(model: str, **more: Any) -> dict[str, Any]:
+            return {"kind": "Measure", "model": model, **measured, **more}
+
+        def offered(model: str) -> Iterator[tuple[str, dict[str, Any]]]:
+            """A model as it is, and in int8."""
+            prefix = "" if model == "train" else f"{model}-"
+            yield f"{prefix}cost", cost(model)
+            if model == "train" and "pruned" in self.ways:
+                yield "pruned", {"kind": "OneShot", "model": model, "sparsities": (0.3, 0.5, 0.7)}
+            if "int8" in self.ways:
+                yield f"{prefix}int8", {"kind": "Quantize", "model": model}
+                yield f"{prefix}int8-cost", cost(model, quantizer="dynamic_int8")
+
+        yield "train", {"kind": "Finetune"}
+        yield from offered("train")
+        for size in self.sizes if "shrunk" in self.ways else ():
+            percent = f"{100 * size:.4g}".replace(".", "_")
+            cut, small = f"gates-{percent}", f"shrunk-{percent}"
+            steps = max(GATE_STEPS, math.ceil(self.epochs * self.steps_per_epoch))
+            gates = {"sparsity": size, "steps": steps, "warmup": 0.3, "gate_lr": round(max(0.01, 30 / steps), 3)}
+            yield cut, {"kind": "Structured", "teacher": "train", "student": "train", **gates}
+            yield small, {"kind": "Distill", "teacher": "train", "student": cut}
+            yield from offered(small)
+
+
+def _lines(tables: Tables) -> Iterator[str]:
+    for name, table in tables.items():
+        yield f"[{name}]"
+        yield from (f"{_key(key)} = {_toml(value)}" for key, value in table.items() if value is not None)
+        yield ""
+
+
+def _toml(value: Any) -> str:
+    """Texts, numbers, lists and tables in a line; JSON's texts and numbers are TOML's as well."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{_key(key)} = {_toml(item)}' for key, item in value.items() if item is not None)} }}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(key: str) -> str:
+    return key if key.replace("-", "").replace("_", "").isalnum() and key.isascii() else json.dumps(key)

@@ -1,0 +1,230 @@
+"""A table in, the smallest good model out: searched once, chosen by the wish, kept whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tomllib
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from trainflat import compress_text, hf
+from trainflat.cli import app
+from trainflat.cli.compress import parse_budget
+from trainflat.deploy.card import interval
+from trainflat.experiments import runner, trials
+from trainflat.experiments.recipe import read
+from trainflat.experiments.trials import Trials
+
+transformers = pytest.importorskip("transformers", reason="needs the extra: pip install 'trainflat[hf]'")
+pytest.importorskip("pyarrow", reason="needs the extra: pip install 'trainflat[hf]'")
+
+GOOD, BAD = ["fine", "great", "lovely", "bright"], ["dull", "poor", "awful", "grey"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "so", *GOOD, *BAD]
+FAST = {"epochs": 1.0, "lr": 3e-3, "sizes": (0.5,), "batch_size": 16, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    """A small BERT with its tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny")
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS),
+        max_position_embeddings=32,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> str:
+    """Two hundred reviews that one word decides."""
+    draw, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "reviews.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["review", "verdict", "stars"])
+        for i in range(200):
+            good = i % 2
+            words = [*draw.choice(["a", "film", "so"], 3), draw.choice(GOOD if good else BAD), f"w{i}"]
+            writer.writerow([" ".join(words), ["bad", "good"][good], 1.5 + 2.5 * good])
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_steps():
+    """A table of real size has enough; these tests have other questions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trials, "GATE_STEPS", 30)
+        yield
+
+
+@pytest.fixture(scope="module")
+def found(table, checkpoint, store):
+    return compress_text(table, text="review", label="verdict", model=checkpoint, max_length=16, store=store, **FAST)
+
+
+def test_every_way_is_an_offer_from_adam_and_from_sam(found):
+    ways = {(offer.arm, offer.variant) for offer in found.offers}
+    variants = {"dense", "int8 per_channel", "cofi", "cofi, int8 per_channel"}
+    assert ways == {(arm, variant) for arm in ("Adam", "SAM") for variant in variants}
+    assert found.best in found.offers
+    assert set(map(id, found.front)) <= set(map(id, found.offers))
+    assert found.said.startswith(found.best.name)
+
+
+def test_it_says_of_new_texts_what_its_kept_folder_says(found, tmp_path):
+    texts = ["a film so great", "so dull a film", "a lovely film"]
+    for offer in (o for o in found.offers if o.arm == "SAM"):
+        folder = found.save(tmp_path / offer.variant.replace(" ", "-"), offer)
+        model, tokenizer = hf.load(str(folder))
+        words = tokenizer(texts, padding=True, return_tensors="pt")
+        told = [model.config.id2label[int(i)] for i in model(**words).logits.argmax(-1)]
+        assert found.predict(texts, offer) == told, offer.name
+        assert (folder / "model.safetensors").stat().st_size == pytest.approx(offer.bytes, rel=0.3)
+    assert found.predict([]) == []
+
+
+def test_the_kept_folder_says_what_it_is_and_how_it_was_made(found, tmp_path):
+    folder = found.save(tmp_path / "small")
+    card = (folder / "README.md").read_text()
+    assert f"{100 * found.best.value.mean:.1f}" in card
+    assert "Wilson" in card
+    assert "reviews" in card
+    assert read(str(folder / "recipe.toml")).document["seeds"] == [0]
+    page = (folder / "report" / "report.html").read_text()
+    assert "good" in page
+    run = json.loads((folder / "report" / "run.json").read_text())
+    assert run["chosen"]["variant"] == found.best.variant
+    with pytest.raises(FileExistsError, match="is there and not empty"):
+        found.save(folder)
+
+
+def test_nothing_is_repeated_and_more_can_be_asked(found, table, checkpoint, store, monkeypatch):
+    ran = []
+
+    original = runner.run
+
+    def listening(plan, kept, **options):
+        return original(plan, kept, **{**options, "say": lambda event, job, about: ran.append((event, job.name))})
+
+    monkeypatch.setattr(runner, "run", listening)
+    more = {**FAST, "sizes": (0.5, 0.8)}
+    wider = compress_text(table, text="review", label="verdict", model=checkpoint, max_length=16, store=store, **more)
+    started = {name for event, name in ran if event == "started"}
+    assert started == {name for name in started if "80" in name}
+    assert started
+    assert len(wider.offers) == len(found.offers) + 4
+
+
+def test_a_wish_that_nothing_meets_is_answered_with_what_comes_nearest(table, checkpoint, store):
+    wish = {"text": "review", "label": "verdict", "model": checkpoint, "max_length": 16, "store": store}
+    none = compress_text(table, budget_mb=0.001, **wish, **FAST)
+    assert none.best is None
+    assert "the nearest" in none.said
+    with pytest.raises(LookupError, match="the nearest"):
+        none.predict(["a film"])
+    with pytest.raises(LookupError, match="the nearest"):
+        none.save("anywhere")
+
+
+def test_a_data_frame_and_a_regression_in_the_tables_unit(table, checkpoint, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_csv(table)
+    more = {**FAST, "ways": ("int8",), "max_length": 16, "store": tmp_path}
+    wish = {"max_drop": 100.0, "by": "bytes"}
+    found = compress_text(frame, text="review", label="stars", model=checkpoint, kind="regression", **wish, **more)
+    assert found.metric == "pearson"
+    low, high = found.predict(["so dull a film", "a film so great"])
+    assert 0 < low < high < 6
+    assert "int8" in found.best.variant
+    model, tokenizer = hf.load(str(found.save(tmp_path / "small")))
+    logits = model(**tokenizer(["so dull a film"], return_tensors="pt")).logits[:, 0].detach()
+    assert float(logits * model.config.score_deviation + model.config.score_mean) == pytest.approx(low, rel=1e-5)
+    assert "score_deviation" in (tmp_path / "small" / "README.md").read_text()
+    shown = json.loads((found.report(tmp_path / "report").parent / "rows.json").read_text())
+    (texts,) = [row["disagreements"] for row in shown if "disagreements" in row]
+    assert len(texts) == 10
+    assert texts[0]["shift"] >= texts[-1]["shift"] > 0
+
+
+COMMAND = [
+    "--text",
+    "review",
+    "--epochs",
+    "1",
+    "--lr",
+    "0.003",
+    "--sizes",
+    "0.5",
+    "--batch-size",
+    "16",
+    "--max-length",
+    "16",
+]
+
+
+def test_the_command_keeps_a_model_and_says_why(table, checkpoint, store, tmp_path):
+    options = ["--label", "verdict", "--model", checkpoint, "--store", str(store), "--out", str(tmp_path / "small")]
+    done = CliRunner().invoke(app, ["compress", table, *COMMAND, *options, "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["model"] == str(tmp_path / "small")
+    assert hf.load(told["model"])[0].config.id2label == {0: "bad", 1: "good"}
+    assert told["front"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--label", "verdicts"], "did you mean 'verdict'"),
+        (["--label", "verdict", "--budget", "20"], "--budget is a latency such as 20ms"),
+        (["--label", "verdict", "--target", "speed"], "--target is latency or size"),
+        (["--label", "verdict", "--try", "shrink"], "what can be tried is pruned, int8, shrunk"),
+        (["--label", "verdict", "--sizes", "95"], "in (0, 1); got 95.0"),
+        (["--label", "verdict", "--sizes", "half"], "--sizes takes numbers"),
+        (["--label", "verdict", "--rule", "sgm"], "there is no 'sgm'"),
+        (["--label", "verdict", "--text", "stars", "--text", "verdict"], "two for pairs; got 3"),
+        (["--label", "verdict", "--budget", "1kB"], "nothing was kept: No model is within"),
+    ],
+)
+def test_a_wrong_wish_is_one_sentence_and_leaves_no_folder(options, said, table, checkpoint, store, tmp_path):
+    where = ["--model", checkpoint, "--store", str(store), "--out", str(tmp_path / "small")]
+    done = CliRunner().invoke(app, ["compress", table, *COMMAND, *where, *options])
+    assert isinstance(done.exception, (ValueError, LookupError))
+    assert said in str(done.exception)
+    assert not (tmp_path / "small").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".small")]
+
+
+@pytest.mark.parametrize(("text", "budget"), [("20ms", ("budget_ms", 20.0)), ("1.5GB", ("budget_mb", 1500.0))])
+def test_a_budget_is_read_with_its_unit(text, budget):
+    assert parse_budget(text) == budget
+
+
+def test_wilsons_interval_is_that_of_the_score_test():
+    """Its ends are the shares whose z score at the observed one is the quantile."""
+    low, high = interval(0.9, 70)
+    for p in (low, high):
+        assert abs(0.9 - p) / (p * (1 - p) / 70) ** 0.5 == pytest.approx(1.959964, rel=1e-6)
+
+
+def test_the_recipe_of_a_search_is_toml_that_says_its_claim():
+    task = {"name": "text", "data": 'odd "name" ü.csv', "text": "a b", "label": "c"}
+    text = Trials(name="mine", task=task, claim="Two\nlines.", gradient={"name": "sam", "rho": 0.01}).recipe()
+    document = tomllib.loads(text)
+    assert document["defaults"]["task"] == task
+    assert document["sweep"]["optimizer"]["SAM"] == {"train.gradient": {"name": "sam", "rho": 0.01}}
+    assert text.startswith("# Two\n# lines.\n")
