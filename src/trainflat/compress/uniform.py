@@ -28,7 +28,7 @@ def narrow(structure: Structure, parameters: int) -> Shape:
         >>> from trainflat.tasks import zoo
         >>> parts = compress.structure(zoo.vit_small())
         >>> narrow(parts, 16_000)
-        Shape(hidden=31, heads=(2, 2), neurons=(63, 63))
+        Shape(hidden=30, heads=(2, 2), neurons=(63, 63))
     """
     depth, heads, neurons = len(structure.layers), structure.attention[0].units, structure.ffn[0].units
 
@@ -54,7 +54,7 @@ def shallow(structure: Structure, parameters: int) -> Shape:
         >>> from trainflat.tasks import zoo
         >>> parts = compress.structure(zoo.vit_small())
         >>> shallow(parts, 33_472), shallow(parts, 16_000)                 # one of two layers; half of that one
-        (Shape(hidden=64, heads=(4, 0), neurons=(128, 0)), Shape(hidden=64, heads=(2, 0), neurons=(59, 0)))
+        (Shape(hidden=64, heads=(4, 0), neurons=(128, 0)), Shape(hidden=64, heads=(2, 0), neurons=(56, 0)))
     """
     depth, heads, neurons = len(structure.layers), structure.attention[0].units, structure.ffn[0].units
     for layers in range(1, depth + 1):
