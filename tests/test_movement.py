@@ -1,4 +1,4 @@
-"""Movement pruning: its two gradients, exact counts, what SAM moves, and the case where magnitude is wrong."""
+"""The objective of movement pruning: its two gradients, exact counts, what SAM moves, and the case where magnitude is wrong."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import torch
 from torch import nn
 
 from trainflat import compress, flat, train
-from trainflat.compress.movement import Movement, ramp
-from trainflat.experiments import plan as planning
-from trainflat.experiments import runner
-from trainflat.experiments.recipe import read
-from trainflat.experiments.stages import Movement as Stage
-from trainflat.experiments.store import Store
+from trainflat.compress.movement import Movement, _prune_there, ramp
 
 
 def net(dtype=torch.float64) -> nn.Module:
@@ -79,6 +74,59 @@ def test_hard_counts_are_exact_where_all_scores_tie():
     assert overall.size - overall.alive == round(0.3 * overall.size)
 
 
+@pytest.mark.parametrize("scope", ["tensor", "global"])
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.97])
+def test_an_accelerator_prunes_the_same_weights_as_the_cpu(scope, sparsity):
+    """The way that never leaves the device against compress.prune, with many ties and both zeros among the scores."""
+    draw = torch.Generator().manual_seed(3)
+    scores = {f"w{i}": torch.randint(-3, 4, shape, generator=draw) * -0.5 for i, shape in enumerate([(7, 9), (31,)])}
+    whole = compress.Mask({name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()})
+    assert _prune_there(scores, sparsity, scope) == compress.prune(scores, sparsity, within=whole, scope=scope)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"sparsity": lambda t: 0.5 * (t == 1)}, {"kind": "soft", "strength": 0.0, "tau": lambda t: 0.5 * (t == 1)}],
+)
+def test_movement_is_right_where_magnitude_is_wrong(options):
+    """Weights 0.1 -> 1 and 3 -> 0 on sum (w - target)^2 / 2, stopped early: the large one is still the larger one.
+
+    Each error shrinks by 1 - lr a step, and S = -lr' * sum of w * (w - target), both in closed form while nothing is pruned.
+    """
+    target, start, lr, steps = torch.tensor([1.0, 0.0]), torch.tensor([0.1, 3.0]), 0.05, 5
+    model = nn.Linear(2, 1, bias=False)
+    model.weight.data.copy_(start[None])
+    held = Movement(lambda m, x: (m(x)[:, 0] - target).square().sum() / 2, model, lr=1e-4, **options)
+    optimizer = torch.optim.SGD([{"params": list(model.parameters())}, *held.groups()], lr=lr)
+    with held.on(model):
+        train.fit(model, held, [torch.eye(2)] * steps, optimizer, steps=steps)
+    paths = [target + (start - target) * (1 - lr) ** step for step in range(steps + 1)]
+    torch.testing.assert_close(model.weight.detach()[0], paths[-1])
+    gathered = -1e-4 * sum(w * (w - target) for w in paths[:-1])
+    torch.testing.assert_close(held.scores["weight"].detach()[0], gathered)
+    held.advance(1.0)
+    by_movement = held.mask()
+    by_magnitude = compress.prune(compress.magnitude(model), 0.5, within=compress.Mask.dense(model, lambda n, p: True))
+    assert by_movement["weight"].tolist() == [[True, False]]
+    assert by_magnitude["weight"].tolist() == [[False, True]]
+    losses = [
+        float((model.weight.detach()[0] * mask["weight"][0] - target).square().sum())
+        for mask in (by_movement, by_magnitude)
+    ]
+    assert losses[0] < 0.6 < 6 < losses[1]
+
+
+def test_tied_weights_are_masked_wherever_they_are():
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Linear(4, 4, bias=False))
+    model[2].weight = model[0].weight
+    held = held_at(model, sparsity=0.5)
+    with held.on(model), torch.no_grad():
+        seen = model(torch.eye(4))
+    assert model[2].weight is model[0].weight
+    held.mask().apply_to(model)
+    assert torch.equal(model(torch.eye(4)), seen)
+
+
 def test_the_price_of_soft_scores_is_the_mean_sigmoid():
     model = net()
     held = held_at(model, kind="soft", strength=7.0)
@@ -121,33 +169,33 @@ def test_a_weight_comes_back_when_its_score_does():
 
 @pytest.mark.parametrize("perturb", ["weights", "scores"])
 def test_sam_moves_the_scores_only_if_asked(perturb):
+    """Everything that SAM moves lies on one sphere of radius rho: weights and biases, and with "scores" the scores as well."""
     model = net()
     held = held_at(model, sparsity=0.5)
-    seen = []
-    original = held.objective
-    held.objective = lambda m, b: (
-        seen.append(torch.cat([p.detach().flatten().clone() for p in [*weights, *held.scores.values()]]))
-        or original(m, b)
-    )
-    weights = [model.get_parameter(name) for name in ("0.weight", "2.weight")]
-    biases = [model.get_parameter(name) for name in ("0.bias", "2.bias")]
-    optimizer = torch.optim.SGD([{"params": [*weights, *biases]}, *held.groups()], lr=0.0)
+    original, own, seen = held.objective, list(model.parameters()), []
+
+    def spy(m, b):
+        seen.append([torch.cat([p.detach().flatten() for p in ps]) for ps in (own, held.scores.values())])
+        return original(m, b)
+
+    held.objective = spy
+    optimizer = torch.optim.SGD([{"params": own}, *held.groups()], lr=0.0)
     with held.on(model, perturb=perturb):
         train.fit(model, held, [batch()], optimizer, steps=1, gradient=flat.sam(rho=0.1))
-    moved = seen[1] - seen[0]
-    scores = moved[sum(w.numel() for w in weights) :]
-    assert bool(scores.abs().sum() > 0) == (perturb == "scores")
-    if perturb == "scores":
-        assert float(moved.norm()) < 0.1 + 1e-9, "one ball for both, biases included"
-    assert all(score.grad is not None for score in held.scores.values())
+    weights, scores = (after - before for before, after in zip(*seen, strict=True))
+    assert weights.norm() > 0
+    assert bool(scores.norm() > 0) == (perturb == "scores")
+    assert float(torch.cat([weights, scores]).norm()) == pytest.approx(0.1)
+    assert all(score.grad is not None and score.grad.abs().sum() > 0 for score in held.scores.values())
 
 
-def test_rho_zero_is_plain_bit_for_bit():
+@pytest.mark.parametrize("perturb", ["weights", "scores"])
+def test_rho_zero_is_plain_bit_for_bit(perturb):
     def trained(rule):
         model = net(torch.float32)
         held = held_at(model, sparsity=ramp(0.8))
         optimizer = torch.optim.Adam([{"params": [*model.parameters()]}, *held.groups()], lr=1e-2)
-        with held.on(model):
+        with held.on(model, perturb=perturb):
             for step in train.loop(model, held, [batch(torch.float32)] * 20, optimizer, steps=20, gradient=rule):
                 held.advance((step.index + 1) / 20)
         return [*model.state_dict().values(), *held.scores.values()]
@@ -155,13 +203,35 @@ def test_rho_zero_is_plain_bit_for_bit():
     assert all(torch.equal(a, b) for a, b in zip(trained(flat.sam(rho=0.0)), trained(flat.plain()), strict=True))
 
 
-def test_autocast_keeps_weights_and_scores_as_they_are():
+@pytest.mark.parametrize("perturb", ["weights", "scores"])
+def test_autocast_computes_with_the_same_mask_and_keeps_weights_and_scores_as_they_are(perturb):
     model = net(torch.float32)
     held = held_at(model, sparsity=0.5)
+    pruned = net(torch.float32)
+    held.mask().apply_to(pruned)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = pruned(batch(torch.float32)[0])
+        with held.on(model):
+            assert torch.equal(model(batch(torch.float32)[0]), expected)
     optimizer = torch.optim.Adam([{"params": [*model.parameters()]}, *held.groups()], lr=1e-2)
-    with held.on(model):
-        train.fit(model, held, [batch(torch.float32)], optimizer, steps=1, precision="bf16")
+    with held.on(model, perturb=perturb):
+        train.fit(model, held, [batch(torch.float32)], optimizer, steps=1, gradient=flat.sam(), precision="bf16")
     assert {p.dtype for p in [*model.parameters(), *held.parameters()]} == {torch.float32}
+    assert all(score.grad is not None and score.grad.isfinite().all() for score in held.scores.values())
+
+
+def test_numbers_may_be_schedules():
+    held = Movement(
+        train.cross_entropy, net(), kind="soft", strength=train.linear(0.0, 8.0), tau=train.linear(0.0, 0.4)
+    )
+    assert (held.strength, held.tau, held.reached()) == (0.0, 0.0, False)
+    assert held.mask().sparsity == 0
+    held.advance(1.0)
+    assert (held.strength, held.tau, held.reached()) == (8.0, 0.4, True)
+    hard = Movement(train.cross_entropy, net(), sparsity=ramp(0.8, begin=0.2, end=0.6))
+    for t, sparsity in ((0.2, 0.0), (0.4, 0.7), (0.6, 0.8), (1.0, 0.8)):
+        hard.advance(t)
+        assert hard.sparsity == pytest.approx(sparsity)
 
 
 @pytest.mark.parametrize(
@@ -178,68 +248,12 @@ def test_values_outside_their_range_are_one_sentence(options, said):
     with pytest.raises(ValueError) as error:
         Movement(train.cross_entropy, net(), matrices, **options)
     assert said in str(error.value)
+    with (
+        pytest.raises(ValueError, match="perturb must be 'weights' or 'scores'"),
+        held_at(net()).on(net(), perturb="all"),
+    ):
+        pass
     with pytest.raises(ValueError, match="nothing to score"):
         Movement(train.cross_entropy, net(), lambda name, parameter: False)
     with pytest.raises(ValueError, match="begin before end"):
         ramp(0.5, begin=0.8, end=0.2)
-
-
-RECIPE = """
-[defaults]
-task = "mylab:blobs"
-steps = 24
-gradient = { name = "sam", rho = 0.05 }
-[stage.move]
-kind = "Movement"
-sparsity = 0.8
-[stage.int8]
-kind = "OneShot"
-model = "move"
-sparsities = [0.9]
-"""
-
-
-@pytest.mark.parametrize("fields", [{}, {"move.perturb": "scores"}, {"move.way": "soft"}, {"move.keep": "best"}])
-def test_the_stage_resumes_to_the_same_bits_and_leaves_what_it_scored(fields, tmp_path, plugins, monkeypatch):
-    from dataclasses import replace
-    from itertools import count
-
-    (tmp_path / "trial.toml").write_text(RECIPE)
-    plan = planning.plan(read(str(tmp_path / "trial.toml")), overrides=fields)
-    whole, parts = Store(tmp_path / "whole"), Store(tmp_path / "parts")
-    runner.run(plan, whole)
-    original, left = Stage.run, [5, 13]
-
-    def stopped(stage, work):
-        steps, after = count(1), left.pop(0) if left else None
-        return original(stage, replace(work, stop=lambda: next(steps) == after))
-
-    monkeypatch.setattr(Stage, "run", stopped)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            runner.run(plan, parts)
-    runner.run(plan, parts)
-    key = next(job.key for job in plan.jobs if job.name == "move")
-    for file in ("model.safetensors", "mask.safetensors"):
-        assert (whole.folder(key) / file).read_bytes() == (parts.folder(key) / file).read_bytes()
-    (row,) = whole.done(key)["rows"]
-    mask = compress.load_mask(whole.folder(key) / "mask.safetensors")
-    weights = train.state.read(whole.folder(key) / "model.safetensors")[0]
-    assert row["sparsity"] == mask.sparsity
-    assert all((weights[name][~alive] == 0).all() for name, alive in mask.items())
-    assert not any("score" in name for name in weights)
-    if "move.way" not in fields:
-        assert row["sparsity"] == pytest.approx(0.8, abs=2e-3)
-
-
-def test_what_cannot_be_is_told_while_planning(tmp_path, plugins):
-    (tmp_path / "trial.toml").write_text(RECIPE)
-    for fields, said in (
-        ({"move.sparsity": 1.0}, "sparsity must be in [0, 1)"),
-        ({"move.begin": 0.9}, "begin before end"),
-        ({"move.tau": 0.0}, "tau must be in (0, 1)"),
-        ({"move.score_lr": 0.0}, "score_lr above 0"),
-    ):
-        with pytest.raises(ValueError) as error:
-            planning.plan(read(str(tmp_path / "trial.toml")), overrides=fields)
-        assert said in str(error.value)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainflat.compress.masks import Mask
 from trainflat.compress.prune import prune
-from trainflat.train.schedules import at
+from trainflat.train.schedules import at, cubic
 from trainflat.types import Batch, Objective, Schedule
 
 __all__ = ["Movement", "ramp"]
@@ -25,11 +25,12 @@ class Movement(nn.Module):
     Sanh et al. 2020, arXiv:2005.07683. M is not differentiable, so its gradient is passed straight through: dL/dS = dL/dW' * W
     and dL/dW = dL/dW' * M, with W' = W * M. A score thus gathers -lr * W * dL/dW': it rises while its weight moves from zero.
     ``"hard"``: M keeps the largest scores, exactly as many as the sparsity says. ``"soft"``: M keeps where sigmoid(S) > tau,
-    and the objective grows by strength * mean sigmoid(S), so how many are kept is learnt.
+    and the objective grows by strength * mean sigmoid(S), so how many are kept is learnt. That mean is over all scores alike; the
+    authors' code averages the matrices' means, and keeps 0.5 % of each matrix whatever its scores: here one may lose all.
 
     Open it with ``on(model)``, train its ``groups()`` beside the model, call `advance` before every step. A weight may come back:
-    nothing is set to zero before `mask` is applied. With SAM the scores are not perturbed, being no parameters of the model; with
-    ``on(model, perturb="scores")`` they are, in one ball with the weights.
+    nothing is set to zero before `mask` is applied. Readers of Na et al. 2022 asked what SAM should perturb: by default the
+    weights alone, since scores are no parameters of the model; with ``on(model, perturb="scores")`` both, in one ball.
 
     Args:
         objective: What the model minimises.
@@ -38,7 +39,7 @@ class Movement(nn.Module):
         kind: ``"hard"`` or ``"soft"``.
         sparsity: Of ``"hard"``: the share that is pruned, in [0, 1), a number or a schedule (see `ramp`).
         strength: Of ``"soft"``: lambda, >= 0, a number or a schedule. Default: 400, as the authors' scripts for SQuAD.
-        tau: Of ``"soft"``: in (0, 1). Default: 0.1, Sanh et al.
+        tau: Of ``"soft"``: in [0, 1), a number or a schedule. Default: 0.1, Sanh et al.; their scripts raise it with lambda.
         scope: Whether ``"hard"`` ranks each ``"tensor"`` by itself (Sanh et al., the default) or all together ("global").
         lr: Of the scores. Default: 0.01, Sanh et al.
 
@@ -47,14 +48,16 @@ class Movement(nn.Module):
 
     Example:
         >>> model = nn.Linear(2, 1, bias=False)
-        >>> _ = model.weight.data.copy_(torch.tensor([[3.0, 0.1]]))       # the large one has to shrink, the small one to grow
-        >>> held = Movement(lambda m, x: (m(x) - x[:, 1]).square().mean(), model, sparsity=0.5)
+        >>> _ = model.weight.data.copy_(torch.tensor([[0.1, 3.0]]))       # the small one has to grow, the large one to shrink
+        >>> held = Movement(lambda m, x: (m(x)[:, 0] - x[:, 0]).square().sum() / 2, model, sparsity=0.5)
         >>> sgd = torch.optim.SGD([{"params": model.parameters()}, *held.groups()], lr=0.05)
-        >>> with held.on(model):
-        ...     for _ in range(50):
-        ...         held(model, torch.tensor([[1.0, 0.0], [0.0, 1.0]])).backward(); sgd.step(); sgd.zero_grad()
-        >>> held.mask()["weight"]
+        >>> held.mask()["weight"]                                         # all scores are equal: the first weight goes
         tensor([[False,  True]])
+        >>> with held.on(model):
+        ...     for _ in range(5):
+        ...         held(model, torch.eye(2)).backward(); sgd.step(); sgd.zero_grad()
+        >>> held.mask()["weight"], bool(model.weight[0, 0] < model.weight[0, 1])     # though it is still the smaller one
+        (tensor([[ True, False]]), True)
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Movement(nn.Module):
         kind: Literal["hard", "soft"] = "hard",
         sparsity: float | Schedule = 0.9,
         strength: float | Schedule = 400.0,
-        tau: float = TAU,
+        tau: float | Schedule = TAU,
         scope: Literal["global", "tensor"] = "tensor",
         lr: float = 0.01,
     ):
@@ -75,25 +78,25 @@ class Movement(nn.Module):
             raise ValueError(f"kind must be 'hard' or 'soft', got {kind!r}")
         if scope not in ("global", "tensor"):
             raise ValueError(f"scope must be 'global' or 'tensor', got {scope!r}")
-        if not 0 < tau < 1:
-            raise ValueError(f"tau is compared with a sigmoid and must be in (0, 1), got {tau}")
         chosen = {name: p for name, p in model.named_parameters() if where(name, p)}
         if not chosen:
             raise ValueError("no parameter is prunable, so there is nothing to score")
-        self.objective, self.kind, self.tau, self.lr = objective, kind, tau, lr
+        self.objective, self.kind, self.lr = objective, kind, lr
         self.scope: Literal["global", "tensor"] = scope
-        self._schedules = {"sparsity": sparsity, "strength": strength}
+        self._schedules = {"sparsity": sparsity, "strength": strength, "tau": tau}
         self._names = {name: _key(name) for name in chosen}
         self.scores = nn.ParameterDict({_key(name): torch.zeros_like(p) for name, p in chosen.items()})
         self.advance(0.0)
 
     def advance(self, t: float) -> None:
-        """Before the step at progress ``t``: its sparsity, or its strength."""
-        self.sparsity, self.strength = (at(self._schedules[name], t) for name in ("sparsity", "strength"))
+        """Before the step at progress ``t``: its sparsity, or its strength and tau."""
+        self.sparsity, self.strength, self.tau = (at(value, t) for value in self._schedules.values())
         if not 0 <= self.sparsity < 1:
             raise ValueError(f"sparsity must be in [0, 1), got {self.sparsity} at t = {t:.3f}")
         if self.strength < 0:
             raise ValueError(f"strength must be at least 0, got {self.strength} at t = {t:.3f}")
+        if not 0 <= self.tau < 1:
+            raise ValueError(f"tau is compared with a sigmoid and must be in [0, 1), got {self.tau} at t = {t:.3f}")
 
     def reached(self) -> bool:
         """Whether the sparsity (or the strength) is the last one."""
@@ -114,6 +117,8 @@ class Movement(nn.Module):
         scores = {name: self.scores[key].detach() for name, key in self._names.items()}
         if self.kind == "soft":
             return Mask({name: torch.sigmoid(score) > self.tau for name, score in scores.items()})
+        if any(score.device.type != "cpu" for score in scores.values()):
+            return _prune_there(scores, self.sparsity, self.scope)
         whole = Mask({name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()})
         return prune(scores, self.sparsity, within=whole, scope=self.scope)
 
@@ -126,24 +131,23 @@ class Movement(nn.Module):
         """While open, every forward pass of the model uses W * M(S), in training and in evaluation.
 
         Nothing is wrapped. ``perturb="scores"`` makes the scores parameters of the model meanwhile, so that a rule such as SAM
-        moves them with the weights (and clipping counts them): the question that readers of Na et al. 2022 asked.
+        moves them with the weights, and clipping counts them.
 
         Raises:
             ValueError: If ``perturb`` is neither word.
         """
         if perturb not in ("weights", "scores"):
             raise ValueError(f"perturb must be 'weights' or 'scores', got {perturb!r}")
-        places = {name: _place(model, name) for name in self._names}
+        places = {name: _places(model, name) for name in self._names}
 
         def enter(*_: Any) -> None:
             for name, alive in self.mask().items():
-                home, attribute = places[name]
-                own = home._parameters[attribute]
-                assert own is not None
-                score = self.scores[self._names[name]]
+                own, score = model.get_parameter(name), self.scores[self._names[name]]
                 through = alive.to(own.dtype) + (score - score.detach())  # exactly M, with the gradient of S
-                home._parameters[attribute] = own * through  # pyright: ignore[reportArgumentType]
-                kept.append((home, attribute, own))
+                masked = own * through
+                for home, attribute in places[name]:
+                    home._parameters[attribute] = masked  # pyright: ignore[reportArgumentType]
+                    kept.append((home, attribute, own))
 
         def leave(*_: Any) -> None:
             while kept:
@@ -186,13 +190,19 @@ def ramp(sparsity: float, *, begin: float = 0.1, end: float = 0.8) -> Schedule:
     if not 0 <= begin < end <= 1:
         raise ValueError(f"begin and end are shares of the run, begin before end; got {begin} and {end}")
 
-    def schedule(t: float) -> float:
-        if t >= end:
-            return sparsity
-        left = 1 - max(t - begin, 0.0) / (end - begin)
-        return sparsity * (1 - left**3)
+    rise = cubic(0.0, sparsity)
+    return lambda t: rise(min(max((t - begin) / (end - begin), 0.0), 1.0))
 
-    return schedule
+
+def _prune_there(scores: dict[str, Tensor], sparsity: float, scope: str) -> Mask:
+    """The same weights as `prune`, by sorting where the scores are: a GPU would wait for the CPU in every pass."""
+    if scope == "tensor":
+        return Mask({name: _prune_there({name: score}, sparsity, "global")[name] for name, score in scores.items()})
+    together = torch.cat([score.flatten() for score in scores.values()])
+    alive = torch.ones_like(together, dtype=torch.bool)
+    alive[together.argsort(stable=True)[: round(sparsity * len(together))]] = False
+    parts = alive.split([score.numel() for score in scores.values()])
+    return Mask({name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)})
 
 
 def _key(name: str) -> str:
@@ -200,6 +210,7 @@ def _key(name: str) -> str:
     return name.replace(".", "/")
 
 
-def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    at, _, attribute = name.rpartition(".")
-    return model.get_submodule(at), attribute
+def _places(model: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
+    """Every module and attribute where the parameter is: a tied one has several."""
+    wanted = model.get_parameter(name)
+    return [(home, attribute) for home in model.modules() for attribute, p in home._parameters.items() if p is wanted]

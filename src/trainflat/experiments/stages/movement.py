@@ -19,17 +19,17 @@ class Movement(Training):
 
     Args:
         way: "hard" reaches ``sparsity`` exactly, rising as `trainflat.compress.movement.ramp`; "soft" keeps what is worth its
-            price, ``strength``, which rises in the same way.
+            price, ``strength``, which rises in the same way, as does ``tau``.
         sparsity: Of "hard".
         begin, end: Shares of the run between which the sparsity rises. Default: 0.1 and 0.8, Sanh et al. on SQuAD.
         strength: Of "soft". Default: 400, as the authors' scripts for SQuAD.
-        tau: Of "soft". Default: 0.1, Sanh et al.
+        tau: Of "soft": in (0, 1), where it ends. Default: 0.1, Sanh et al.
         scope: Whether each matrix is ranked by itself ("tensor", Sanh et al.) or all together ("global").
         score_lr: Default: 0.01, Sanh et al.
         perturb: What a rule such as SAM moves: "weights", or "scores" as well, in one ball.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     way: Literal["hard", "soft"] = "hard"
     sparsity: float = 0.9
     begin: float = 0.1
@@ -75,15 +75,15 @@ class Movement(Training):
             return self.train(work, task, model, objective=held)
 
     def _held(self, task: Any, model: Any) -> compress.Movement:
-        price = ramp(0.5, begin=self.begin, end=self.end)  # the same course, from 0 to 1
+        half = ramp(0.5, begin=self.begin, end=self.end)  # twice this is the same course from 0 to 1
         return compress.Movement(
             self._objective(task),
             model,
             task.prunable,
             kind=self.way,
             sparsity=ramp(self.sparsity, begin=self.begin, end=self.end),
-            strength=lambda t: 2 * self.strength * price(t),
-            tau=self.tau,
+            strength=lambda t: 2 * self.strength * half(t),
+            tau=lambda t: 2 * self.tau * half(t),
             scope=self.scope,
             lr=self.score_lr,
         )
