@@ -35,13 +35,13 @@ RULES = {
     "cram, every = 5": Rule(lambda: flat.cram(every=5), 1.25),
     "quarter_batch": Rule(flat.quarter_batch, 1.32),
     "momentum_sam": Rule(flat.momentum_sam, 1.05, copies=2),
-    "stale_sam": Rule(flat.stale_sam, 1.05, copies=2),
+    "stale_sam": Rule(flat.stale_sam, 1.05),
     "noise": Rule(flat.noise),
     "looksam, k = 5": Rule(lambda: flat.looksam(k=5), copies=2),
     "late, t0 = 0.7": Rule(lambda: flat.late(t0=0.7), steps=10),  # a whole run: seven plain steps, three of SAM
     "esam": Rule(flat.esam),
     "delta_sam": Rule(flat.delta_sam),
-    "dp_sat": Rule(flat.dp_sat, copies=3),
+    "dp_sat": Rule(flat.dp_sat, copies=2),
     "sam": Rule(flat.sam),
     "asam": Rule(flat.asam),
 }
@@ -51,8 +51,13 @@ def adam(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=2e-5, fused=True)
 
 
+def chosen(options: argparse.Namespace) -> dict[str, Rule]:
+    """The rules that were asked for: all, or those that have a target."""
+    return {name: rule for name, rule in RULES.items() if rule.target is not None or not options.targets}
+
+
 def cost(options: argparse.Namespace) -> list[Line]:
-    """Seconds a step. All train the same model in turn with the same Adam, so that ten of them need not fit into memory."""
+    """Seconds a step. All train the same model in turn with the same Adam, so that all of them need not fit into memory."""
     model, examples = bert(options.small), batch(options.small)
     optimizer = adam(model)
 
@@ -64,9 +69,10 @@ def cost(options: argparse.Namespace) -> list[Line]:
 
         return run
 
-    turns = {"adam": turn(None, 5)} | {name: turn(rule.make(), rule.steps) for name, rule in RULES.items()}
+    rules = chosen(options)
+    turns = {"adam": turn(None, 5)} | {name: turn(rule.make(), rule.steps) for name, rule in rules.items()}
     times = take_turns(turns, rounds=options.rounds, warmup=1)
-    return [ratio(f"a step of {name}", times[name], times["adam"], rule.target) for name, rule in RULES.items()]
+    return [ratio(f"a step of {name}", times[name], times["adam"], rule.target) for name, rule in rules.items()]
 
 
 def memory(options: argparse.Namespace) -> list[Line]:
@@ -80,7 +86,7 @@ def memory(options: argparse.Namespace) -> list[Line]:
 
     copy = 4 * sum(p.numel() for p in bert(options.small).parameters())
     plain, lines = peak(None), []
-    for name, rule in RULES.items():
+    for name, rule in chosen(options).items():
         extra = peak(rule.make()) - plain
         what = f"extra memory of {name}; peer: one copy of the weights"
         lines.append(Line(what, f"{extra / 1e6:.1f} MB", f"{copy / 1e6:.1f} MB", extra / copy, rule.copies + 0.01))
@@ -88,7 +94,8 @@ def memory(options: argparse.Namespace) -> list[Line]:
 
 
 def main() -> None:
-    options, before = arguments(__doc__ or ""), load()
+    only = {"action": "store_true", "help": "only the rules that have a target"}
+    options, before = arguments(__doc__ or "", ("--targets", only)), load()
     lines = [*cost(options), *memory(options)]
     notes = [
         "Seconds are of one step, on average over five in a row (late: ten), which is the period of interval, cram and looksam.",

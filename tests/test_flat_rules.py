@@ -56,6 +56,35 @@ def test_a_mask_that_comes_after_the_memory_holds():
             train.fit(net, objective, [batch] * 3, sgd(net), steps=3, gradient=rule)
 
 
+@pytest.mark.parametrize("metric", [None, adaptive(0.01)])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_an_ascent_in_the_memory_of_the_last_gradient_is_as_one_beside_it(metric, pieces):
+    class Beside(LastGradient):
+        spent = False
+
+    made = {"metric": metric} if metric else {}
+    one, other = (flat.compose(0.3, direction=kind(), pieces=pieces, **made) for kind in (LastGradient, Beside))
+    assert equal(trained(one), trained(other))
+    first, second = one.state_dict()["direction"], other.state_dict()["direction"]
+    assert equal(first, second)
+
+
+def test_after_a_pass_that_failed_the_last_gradient_is_forgotten_not_wrong():
+    net, batch = problem()
+    rule = flat.stale_sam(0.5)
+    train.fit(net, train.cross_entropy, [batch], sgd(net), steps=1, gradient=rule)
+
+    def fails(model, batch):
+        raise MemoryError("too large")
+
+    with pytest.raises(MemoryError):
+        train.fit(net, fails, [batch], sgd(net), steps=1, gradient=rule)
+    plain = deepcopy(net)
+    train.fit(net, train.cross_entropy, [batch], sgd(net), steps=1, gradient=rule)
+    train.fit(plain, train.cross_entropy, [batch], sgd(plain), steps=1)
+    assert equal(train.snapshot(net), train.snapshot(plain))
+
+
 @pytest.mark.parametrize(
     "rule",
     [flat.noise(), flat.cram(), flat.stochastic(p=0.5), flat.m_sam(), flat.esam(), flat.delta_sam(), flat.dp_sat()],

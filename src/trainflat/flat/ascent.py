@@ -22,6 +22,7 @@ class ThisBatch(Choice):
     fresh = True  # whether it takes a pass of its own
     whole = True  # whether that pass gives the gradient of the whole batch
     scale = 1.0  # what the ascent is multiplied by; -1 goes down
+    spent = False  # whether its vectors are of no use after the ascent, which may then be made in their memory
 
     def over(self, closure: Any) -> Any:
         """What of the batch that pass is over."""
@@ -39,8 +40,11 @@ class ThisBatch(Choice):
         """The direction of a rule that takes no first pass; empty if there is none yet."""
         return {}
 
-    def see(self, params: Params) -> None:
-        """Remember the gradients of a finished step."""
+    def spend(self, vectors: Mapping[str, Tensor]) -> None:
+        """Forget these: their memory will be overwritten."""
+
+    def see(self, params: Params, spare: dict[str, Tensor]) -> None:
+        """Remember the gradients of a finished step; tensors of ``spare`` may be taken for that."""
 
 
 class Part(ThisBatch):
@@ -105,16 +109,22 @@ class Unfamiliar(ThisBatch):
 class LastGradient(ThisBatch):
     """The gradient that the step before gave to the optimizer."""
 
-    fresh, whole, remembers = False, False, True
+    fresh, whole, remembers, spent = False, False, True, True
 
     def vectors(self, params: Params, step: int) -> dict[str, Tensor]:
         kept = {name: self.recall(name, p) for name, p in params.items()}
         return {name: as_gradient(params[name], v) for name, v in kept.items() if v is not None}
 
+    def spend(self, vectors: Mapping[str, Tensor]) -> None:
+        for name in vectors:
+            self.memory.pop(name, None)
+
     @torch.no_grad()
-    def see(self, params: Params) -> None:
+    def see(self, params: Params, spare: dict[str, Tensor]) -> None:
         for name, p in params.items():
             if p.grad is not None:
+                if self.recall(name, p) is None:
+                    self.memory[name] = spare.pop(name, None)
                 kept = self.recall(name, p)
                 if kept is None:
                     self.memory[name] = p.grad.clone()
@@ -133,10 +143,10 @@ class Momentum(LastGradient):
         check("decay", decay, 0, 1)
         if sign not in (-1, 1):
             raise ValueError(f"sign must be -1 (down along the momentum) or 1 (up), got {sign}")
-        self.decay, self.scale = decay, float(sign)
+        self.decay, self.scale, self.spent = decay, float(sign), False
 
     @torch.no_grad()
-    def see(self, params: Params) -> None:
+    def see(self, params: Params, spare: dict[str, Tensor]) -> None:
         for name, p in params.items():
             if p.grad is not None:
                 kept = self.recall(name, p)

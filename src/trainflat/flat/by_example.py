@@ -107,7 +107,7 @@ def dp_sat(rho: float | Schedule = 0.01, *, clip: float = 0.1, noise: float = 1.
     private. No batch norm, no DDP, nothing trained beside the model; and no ``clip`` of the loop, which would cut the noise.
 
     One pass a step, but example by example (for BERT-base and batches of 8 about 1.3 times a step of Adam was measured on a
-    core; a GPU will mind more). Three copies of the weights. It has a state.
+    core; a GPU will mind more). Two copies of the weights. It has a state.
 
     Args:
         rho: Radius, >= 0. Default: 0.01, as in the authors' instructions; 0 is DP-SGD.

@@ -214,7 +214,7 @@ def stale_sam(rho: float | Schedule = 0.05) -> Gradient:
     arXiv:2503.11147, is near: its stale gradient is one at the weights, found on another device. It is also the flat half of
     `dp_sat`, Park et al. 2023, arXiv:2306.05651, which clips each example's gradient and adds noise, so that the released
     gradient is used twice at no cost in privacy. The first step is `plain`. The loss that is returned is that at the perturbed
-    point. Two copies of the weights.
+    point. One copy of the weights: what is remembered is not needed any more once it has been ascended along.
 
     Args:
         rho: Radius, >= 0; 0 is `plain`. Default: `sam`'s.

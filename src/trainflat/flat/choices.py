@@ -39,7 +39,8 @@ class Choice:
         return dict(self.memory)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.memory = dict(state)
+        # in memory of its own: what was read from a file need not be aligned, and a rule may multiply with it
+        self.memory = {name: x.clone() if isinstance(x, Tensor) else x for name, x in state.items()}
 
 
 def as_gradient(p: nn.Parameter, vector: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ class Rule:
             loss = self._step(closure, params, t, step)
         else:
             loss = self._piece_by_piece(closure, params, t, step)
-        self.direction.see(params)
+        self.direction.see(params, self._room)
         return loss
 
     @property
@@ -241,6 +241,9 @@ class Rule:
     ) -> tuple[dict[str, Tensor], float, float]:
         """Where the parameters go, and the ascent as a factor and the length that it multiplies."""
         reached = {name: params[name] for name in vectors}
+        if self.direction.spent and self.pieces == 1 and self.metric is l2:  # and so a metric need not bear it
+            self.direction.spend(vectors)
+            self._room.update(vectors)
         room = rooms(reached, self._room)
         moved = dict(zip(reached, room, strict=True))
         with torch.no_grad():

@@ -201,10 +201,10 @@ def adasap(rho: Radius = 0.1, *, lowest: float = 0.005, eta: float = 0.01) -> Gr
 
     Args:
         rho: Radius of the least important neuron, >= 0; 0 is `plain`. It is for each row by itself, not over all weights
-            together as `asam`'s. Default: 0.1, this project's: of 0.02, 0.05, 0.1, 0.2 and 0.5 on digits, scored on a fifth of the
-            training images held back, two seeds, the largest that costs the dense model no more than a point (results/
-            adasap-choose). The authors' radius could not be checked; a third party's implementation has 2, with which digits
-            do not train at all.
+            together as `asam`'s. Default: 0.1, this project's: of 0.02, 0.05, 0.1, 0.2 and 0.5 on digits, scored on a fifth of
+            the training images held back, two seeds, the largest that costs the dense model no more than a point
+            (results/adasap-choose). The authors' radius could not be checked; a third party's implementation has 2, with which
+            digits do not train at all.
         lowest: That of the most important one, as a share of rho, in [0, 1]. Default: 0.005, that implementation's 0.01 of 2.
             (It moves a row by rho_i T g / |T g|, so by a length of rho_i whatever the weights.)
         eta: As for `asam`; that implementation has almost 0.
