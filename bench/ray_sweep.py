@@ -2,6 +2,7 @@
 
 Two local clusters, of one node and of two nodes with a processor each, are up before the first round; a round is a whole
 ``trainflat run --on ray:ADDRESS`` from an empty store: connecting, starting workers that import torch, handing out, results.
+Connecting and starting take 8 to 10 s however long the sweep is: a short one shows that, a long one what a worker is worth.
 With ``--wait SECONDS`` the stages only sleep: then two processors that share a cache or a memory bus are not in the way, and
 what is measured is what the hand-out itself costs, which has no target: the one for a sweep is for trainings.
 """
@@ -61,7 +62,7 @@ def plain(recipe: str, given: dict[str, float], stages: int, store: str, threads
 def main() -> None:
     options = arguments(
         __doc__ or "",
-        ("--stages", {"type": int, "default": 24, "help": "independent trainings"}),
+        ("--stages", {"type": int, "default": 48, "help": "independent trainings of some 4 s"}),
         ("--wait", {"type": float, "help": "stages that sleep for so many seconds instead of training"}),
     )
     before = load()
@@ -100,7 +101,7 @@ def main() -> None:
             "two processes": processes(2),
             "one process": processes(1),
         }
-        times = take_turns(candidates, rounds=options.rounds, warmup=0 if options.small else 1)
+        times = take_turns(candidates, rounds=options.rounds, warmup=0)  # a round takes minutes and starts cold anyway
     two, one, two_plain, one_plain = times.values()
     lines = [
         ratio("two workers; peer: one worker", two, one, None if options.wait else 1.8, faster=True),
