@@ -13,6 +13,7 @@ from trainflat.flat.cheap import (
     stale_sam,
     stochastic,
 )
+from trainflat.flat.compose import compose
 from trainflat.flat.compressed import cram, saq
 from trainflat.flat.default import default
 from trainflat.flat.features import cka, effective_rank, feature_rank, features
@@ -21,7 +22,6 @@ from trainflat.flat.gradients import asam, plain, sam
 from trainflat.flat.hessian import top_eigenvalue, trace
 from trainflat.flat.landscape import plane
 from trainflat.flat.losses import Loss
-from trainflat.flat.rule import compose
 from trainflat.flat.sharpness import ascent_sharpness, sharpness
 from trainflat.flat.variants import (
     adasap,

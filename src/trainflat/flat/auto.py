@@ -51,7 +51,7 @@ class Auto(Given):
         ValueError: If the target is not above 0.
 
     Example:
-        >>> from trainflat.flat.rule import compose
+        >>> from trainflat.flat.compose import compose
         >>> w, rule = torch.nn.Parameter(torch.tensor([100.0])), compose(Auto(target=0.21))
         >>> def closure(): w.grad, loss = None, ((w - 98) ** 2).sum(); loss.backward(); return loss.detach()
         >>> for step in range(40):

@@ -7,9 +7,9 @@ They need ``closure.losses`` (see `trainflat.types.Closure`): the loop has it fo
 from __future__ import annotations
 
 from trainflat.flat.ascent import Drawn, LastGradient
+from trainflat.flat.compose import compose
 from trainflat.flat.examples import Curved, Private, Sharpest
 from trainflat.flat.radius import Radius
-from trainflat.flat.rule import compose
 from trainflat.types import Gradient, Schedule
 
 __all__ = ["delta_sam", "dp_sat", "esam"]

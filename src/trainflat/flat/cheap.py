@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from trainflat.flat.ascent import LastGradient, Momentum, Noise, Part
 from trainflat.flat.combine import Reused
+from trainflat.flat.compose import compose
 from trainflat.flat.radius import Radius
-from trainflat.flat.rule import compose
 from trainflat.flat.when import Every, From, HighNorm, Sometimes
 from trainflat.types import Gradient, Schedule
 

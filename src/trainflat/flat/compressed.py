@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from trainflat.flat.combine import Summed
+from trainflat.flat.compose import compose
 from trainflat.flat.places import Pruned, Quantized
 from trainflat.flat.radius import Radius
-from trainflat.flat.rule import compose
 from trainflat.flat.when import Every
 from trainflat.types import Gradient
 

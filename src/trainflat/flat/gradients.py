@@ -6,9 +6,10 @@ micro-batches, if gradients are accumulated) and returns the loss. On return eve
 
 from __future__ import annotations
 
+from trainflat.flat.compose import compose
 from trainflat.flat.metrics import adaptive
 from trainflat.flat.radius import Radius
-from trainflat.flat.rule import Dropout, compose
+from trainflat.flat.rule import Dropout
 from trainflat.types import Gradient
 
 __all__ = ["asam", "plain", "sam"]

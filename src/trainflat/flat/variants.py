@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from trainflat.flat.ascent import Unfamiliar
 from trainflat.flat.combine import Decomposed, TwoSided
+from trainflat.flat.compose import compose
 from trainflat.flat.metrics import per_neuron
 from trainflat.flat.places import last_layers as layers
 from trainflat.flat.places import norm_layers
 from trainflat.flat.radius import Radius, Smooth
-from trainflat.flat.rule import compose
 from trainflat.types import Gradient, Schedule
 
 __all__ = [
