@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile  # two processes, a file of tests in one of them
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -14,7 +15,7 @@ demo: $(VENV)/demo  ## set up, run the quickstart, print its table and where rep
 	$(BIN)/trainflat run quickstart --threads 1  # the models are small: a second thread gains little
 
 test: $(VENV)/test  ## set up with the test extras, run the tests (offline, under 6 minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(TESTS)
 
 slow: $(VENV)/test  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
@@ -23,7 +24,7 @@ check: $(VENV)/check  ## what a change has to pass: format, lint, types, tests w
 	$(BIN)/ruff format --check src tests bench examples
 	$(BIN)/ruff check src tests bench examples
 	$(BIN)/pyright
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(TESTS)
 
 smoke: $(VENV)/test  ## every shipped recipe in its small size
 	@for recipe in $$($(BIN)/trainflat list --json | $(BIN)/python -c 'import json, sys; print(*[r["recipe"] for r in json.load(sys.stdin)["recipes"]])'); do \
