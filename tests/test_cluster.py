@@ -122,7 +122,6 @@ def test_the_rows_and_files_are_those_of_a_run_without_ray(planned, tmp_path, on
     assert second.stages("finished") == []
 
 
-@pytest.mark.slow  # a third cluster to start
 def test_a_failing_stage_is_told_in_the_end_and_the_others_are_done(planned, tmp_path, on):
     heard = Heard()
     exploding = planned(**{"imp.task": {"name": "mylab:blobs", "explode_at": 31}})

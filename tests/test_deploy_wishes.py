@@ -145,7 +145,6 @@ def test_models_on_every_grid_are_kept_loaded_and_predict_the_same(at, tmp_path)
 # --- the command of each model --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow  # every command of a front is run
 def test_every_model_says_its_command_and_the_command_keeps_that_very_model(at, tmp_path, monkeypatch, ran):
     found = search(at)
     said = {offer.name: offer.made["command"] for offer in found.offers}

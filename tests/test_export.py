@@ -127,7 +127,7 @@ def cli(*arguments):
     return CliRunner().invoke(app, [str(word) for word in arguments])
 
 
-@pytest.mark.parametrize("kind", ["whole", "shrunk", pytest.param("regression", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["whole", "shrunk", "regression"])
 def test_the_graph_says_what_torch_says_at_sizes_it_was_not_traced_at(finished, exported, kind):
     where, _ = exported(kind)
     model = export.source.open_source(finished[kind]).model
