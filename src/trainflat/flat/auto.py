@@ -46,7 +46,8 @@ class Auto(Given):
     Each process of a distributed run follows the loss of its own share of the batch.
 
     Args:
-        target: The rise, as a share of the loss, > 0. Default: 0.1.
+        target: The rise, as a share of the loss, > 0. Default: 0.1. With it SAM's dense models are 0.3 points below those of the
+            best of six radii on digits (−0.3 to 0.9) and 0.2 above on docstrings (−0.9 to 1.2): results/small-radius, five seeds.
 
     Raises:
         ValueError: If the target is not above 0.

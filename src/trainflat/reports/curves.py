@@ -25,6 +25,7 @@ COLOURS = ("#d0690f", "#2f7fd6", "#1a9a68", "#a463d6", "#d6457f", "#7f858d")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":")
 SIZE = (4.5, 3.1)  # inches; as wide as a phone shows it without making the letters small
+INSIDE = 5  # with more arms the legend stands beside the curves, which it would hide
 
 
 def panels(rows: Iterable[Row] | Results) -> list[tuple[str, str]]:
@@ -157,7 +158,9 @@ def _draw(axes: Any, data: Results, task: str, variant: str, title: str = "") ->
     if points:
         room = 0.06 * (max(points) - min(points)) or 1.0
         axes.set_ylim(min(points) - room, max(points) + room)
-    legend = axes.legend(handles, [_short(label) for label in labels], loc="lower left")
+    aside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+    placed = aside if len(labels) > INSIDE else {"loc": "lower left"}
+    legend = axes.legend(handles, [_short(label) for label in labels], **placed)
     for words in [*legend.get_texts(), axes.title, axes._left_title, axes.yaxis.label, axes.xaxis.label]:
         words.set_parse_math(False)
 
