@@ -201,3 +201,15 @@ def test_a_label_with_a_comma_stays_one_name():
 
 def test_a_single_arm_is_told_without_a_comparison():
     assert [str(f) for f in findings([row("Adam", 0)])] == ["Dense: Adam 90.0."]
+
+
+def test_two_arms_that_share_their_models_are_not_compared():
+    ends = {f"Adam, {final}": {0.5: 0.9, 0.6: 0.9} for final in ("Adam", "SAM")}
+    rows = pruned(ends)
+    assert [f.where for f in findings(rows)][:2] == [
+        "At 60 % one-shot sparsity",
+        "On average over 2 one-shot sparsities",
+    ]
+    for one in rows:
+        one["key"] = f"search-{one['seed']}"
+    assert not [f for f in findings(rows) if f.difference]

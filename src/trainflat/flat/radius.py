@@ -1,4 +1,4 @@
-"""How far a rule goes: a radius that is given, or one that is found as training goes."""
+"""How far a rule goes: a radius that is given, or one that is found in the first steps."""
 
 from __future__ import annotations
 

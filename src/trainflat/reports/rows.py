@@ -193,6 +193,20 @@ class Results:
         return self._values.get((task, arm, variant, sparsity), {})
 
     @cached_property
+    def _keys(self) -> dict[tuple[str, str, str, float], set[Any]]:
+        table: dict[tuple[str, str, str, float], set[Any]] = {}
+        for row in self.rows:
+            if row.get("value") is not None:
+                point = (self.task(row), self.arm(row), self.variant(row), _point(row))
+                table.setdefault(point, set()).add(row.get("key"))
+        return table
+
+    def shared(self, task: str, variant: str, sparsity: float, first: str, second: str) -> bool:
+        """Whether two arms have the very same models there, found by one stage: then there is nothing to compare."""
+        keys, others = (self._keys.get((task, arm, variant, sparsity), {None}) for arm in (first, second))
+        return keys == others and None not in keys
+
+    @cached_property
     def spent(self) -> dict[tuple[str, str], list[float]]:
         """By task and arm, the forward-backward passes of each training of a dense model that says them."""
         table: dict[tuple[str, str], list[float]] = {}

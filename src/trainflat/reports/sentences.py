@@ -58,6 +58,8 @@ class Finding:
 def findings(rows: Iterable[Row] | Results, *, at: float = AT) -> list[Finding]:
     """Task by task: dense, each curve at the sparsity nearest to ``at`` and on average, every other variant.
 
+    Two arms whose models are the same ones, as those of a search whose tickets differ in their retraining, are not compared.
+
     Args:
         rows: The rows.
         at: The sparsity to tell about. Default: 0.6, which the paper's small tasks reach without loss (Na et al. 2022,
@@ -96,7 +98,7 @@ def _at(data: Results, task: str, variant: str, sparsity: float) -> list[Finding
     compared = [
         Finding(task, where, f"{_name(b)}{verb} {points(mean[b])}, {_name(a)} {points(mean[a])}", d)
         for a, b in pairs(data.arms)
-        if (d := difference(data, task, variant, sparsity, a, b))
+        if not data.shared(task, variant, sparsity, a, b) and (d := difference(data, task, variant, sparsity, a, b))
     ]
     return compared or [Finding(task, where, f"{_name(arm)} {points(value)}") for arm, value in mean.items()]
 
@@ -105,6 +107,8 @@ def _average(data: Results, task: str, variant: str) -> list[Finding]:
     """Both curves' means over the sparsities above 0 that both arms have, of the seeds that have them all: one number a seed."""
     found = []
     for a, b in pairs(data.arms):
+        if all(data.shared(task, variant, s, a, b) for s in data.sparsities(task, variant) if s):
+            continue
         by_arm = {
             arm: [data.values(task, arm, variant, s) for s in data.sparsities(task, variant) if s] for arm in (a, b)
         }
