@@ -31,7 +31,7 @@ smoke: $(VENV)/test  ## every shipped recipe in its small size
 		$(BIN)/trainflat run $$recipe --smoke --store .trainflat/smoke || exit 1; done
 
 bench: $(VENV)/bench  ## ours against the peers, as ratios (two hours; see bench/README.md)
-	@for script in sam_step rules prune_round masked_step imp_overhead shrunk service trainer by_hand ray_sweep; do $(BIN)/python -m bench.$$script || exit 1; done
+	@for script in sam_step rules radius prune_round masked_step imp_overhead shrunk service trainer by_hand ray_sweep; do $(BIN)/python -m bench.$$script || exit 1; done
 
 clean:  ## remove the environment and the results of this folder
 	rm -rf $(VENV) .trainflat

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = [
-    *("by_hand", "imp_overhead", "masked_step", "prune_round", "ray_sweep"),
-    *("rules", "sam_step", "service", "shrunk", "trainer"),
+    *("by_hand", "imp_overhead", "masked_step", "prune_round", "radius"),
+    *("ray_sweep", "rules", "sam_step", "service", "shrunk", "trainer"),
 ]
 
 

@@ -10,7 +10,7 @@ from trainflat.flat.ascent import Drawn, LastGradient
 from trainflat.flat.compose import compose
 from trainflat.flat.examples import Curved, Private, Sharpest
 from trainflat.flat.radius import Radius
-from trainflat.types import Gradient, Schedule
+from trainflat.types import Gradient
 
 __all__ = ["delta_sam", "dp_sat", "esam"]
 
@@ -92,7 +92,7 @@ def delta_sam(rho: Radius = 0.05, *, power: float = 1.0, sigma: float = 3e-3, se
     return compose(rho, examples=Curved(power, sigma, seed))
 
 
-def dp_sat(rho: float | Schedule = 0.01, *, clip: float = 0.1, noise: float = 1.0, seed: int = 0) -> Gradient:
+def dp_sat(rho: Radius = 0.01, *, clip: float = 0.1, noise: float = 1.0, seed: int = 0) -> Gradient:
     """`stale_sam` with private gradients: g = (sum_i min(1, C / |g_i|) g_i + noise C z) / n at w + rho g' / |g'|, z ~ N(0, I).
 
     g_i is the gradient of example i, |g_i| over all parameters together, g' the private gradient of the step before: it is

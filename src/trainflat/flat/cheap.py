@@ -180,7 +180,7 @@ def quarter_batch(rho: Radius = 0.05, *, fraction: float = 0.25) -> Gradient:
     return compose(rho, direction=Part(fraction))
 
 
-def momentum_sam(rho: float | Schedule = 0.1, *, decay: float = 0.9, sign: int = -1) -> Gradient:
+def momentum_sam(rho: Radius = 0.1, *, decay: float = 0.9, sign: int = -1) -> Gradient:
     """The gradient further down along the momentum: dL/dw at w - rho m / |m|. One pass a step.
 
     m = decay m + (1 - decay) g is the average of the gradients before this step, in the rule's own memory (the optimizer's
@@ -206,7 +206,7 @@ def momentum_sam(rho: float | Schedule = 0.1, *, decay: float = 0.9, sign: int =
     return compose(rho, direction=Momentum(decay, sign))
 
 
-def stale_sam(rho: float | Schedule = 0.05) -> Gradient:
+def stale_sam(rho: Radius = 0.05) -> Gradient:
     """`sam` that ascends along the gradient of the step before: dL/dw at w + rho g' / |g'|. One pass a step.
 
     g' is what the step before left in ``p.grad``, before clipping. S2-SAM, Ji et al. 2024, "A single-step, sharpness-aware

@@ -1,4 +1,4 @@
-"""How far a rule goes: a radius that is given, or one that is found in the first steps."""
+"""How far a rule goes: a radius that is given, or one that is found as training goes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trainflat.flat.choices import Choice
-from trainflat.flat.metrics import norm
+from trainflat.flat.metrics import Tensors, norm
 from trainflat.train.schedules import at
 from trainflat.types import Params, Schedule
 
@@ -25,7 +25,6 @@ class Given(Choice):
     """A number or a schedule; 0 switches the rule off."""
 
     learns = False  # whether it looks at the gradients at both ends of the ascent
-    watches = False  # whether it looks at the losses there
 
     def __init__(self, rho: float | Schedule):
         super().__init__()
@@ -64,11 +63,14 @@ class Given(Choice):
 
     @property
     def share(self) -> float | None:
-        """The last ascent's radius as a share of the weights' norm; None unless it watches."""
+        """The last ascent's radius as a share of the weights' norm; None where the radius is given."""
         return None
 
-    def step(self, t: float, length: float, eps: float, weights: Sequence[Tensor]) -> float:
-        """What an ascent of this length, of these weights, is multiplied by."""
+    def see(self, params: Params) -> None:
+        """Look at the weights at the beginning of a step."""
+
+    def step(self, t: float, length: float, eps: float, weights: Sequence[Tensor], ascent: Tensors) -> float:
+        """What an ascent, of this length in its rule's metric, of these weights, is multiplied by."""
         return self.at(t) / (length + eps)
 
     def learn(self, params: Params, first: dict[str, Tensor], factor: float, length: float) -> None:
@@ -87,7 +89,7 @@ class Smooth(Given):
 
     learns = remembers = True
 
-    def step(self, t: float, length: float, eps: float, weights: Sequence[Tensor]) -> float:
+    def step(self, t: float, length: float, eps: float, weights: Sequence[Tensor], ascent: Tensors) -> float:
         return self.memory.get("next") or self.at(t) / (length + eps)
 
     @torch.no_grad()

@@ -59,6 +59,7 @@ class Rule:
     def __call__(self, closure: Closure, params: Params, t: float) -> Float[Tensor, ""]:
         """One step: fill the gradients, return the loss."""
         step, self.steps = self.steps, self.steps + 1
+        self.radius.see(params)
         if self.radius.at(t) == 0:
             loss = self.examples.alone(closure, params, step)
         elif self.pieces == 1:
@@ -70,7 +71,7 @@ class Rule:
 
     @property
     def rho(self) -> float | Schedule | None:
-        """The radius; with ``"auto"`` that of the next ascent, None before the first."""
+        """The radius; with ``"auto"`` that of the last ascent, None before the first."""
         return self.radius.used
 
     @property
@@ -186,7 +187,7 @@ class Rule:
             base: list[Tensor] = list(reached.values())
             direct, size = self.metric(base, turned, room)
             length = float(size)
-            factor = self.direction.scale * self.radius.step(t, length, self.eps, list(reached.values()))
+            factor = self.direction.scale * self.radius.step(t, length, self.eps, list(reached.values()), direct)
             if self.start is not None:
                 torch._foreach_copy_(room, base)
                 self._compress(self.start, closure, params, moved, step)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainflat.flat.ascent import ThisBatch
+from trainflat.flat.ascent import Noise, ThisBatch
+from trainflat.flat.auto import Auto
 from trainflat.flat.combine import Replace
 from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2
@@ -28,14 +29,10 @@ def check_together(choices: dict[str, Any], metric: Metric, pieces: int) -> None
             "so the direction must come from there: leave out `direction` and `start`"
             + ("" if examples.whole else ", and `examples`")
         )
-    if radius.watches and not direction.fresh:
+    if isinstance(radius, Auto) and isinstance(direction, Noise):
         raise ValueError(
-            'rho = "auto" compares the losses before and after the ascent, and this direction comes without a pass at the '
-            "weights: give rho a number or a schedule"
-        )
-    if radius.watches and metric is not l2 and not (direction.whole and choices["point"] is None):
-        raise ValueError(
-            'rho = "auto" on a part of the batch or to a compressed point is for the metric l2: leave out `metric`'
+            'rho = "auto" is the length of an ascent; noise goes nowhere in particular and has to be far longer: give rho a '
+            "number or a schedule"
         )
     if combine.back and type(direction) is not ThisBatch:
         raise ValueError("the other side of the weights is that of the gradient itself: leave out `direction`")
