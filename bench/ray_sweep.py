@@ -63,6 +63,7 @@ def main() -> None:
     options = arguments(
         __doc__ or "",
         ("--stages", {"type": int, "default": 48, "help": "independent trainings of some 4 s"}),
+        ("--ray", {"action": "store_true", "help": "only the two sweeps with Ray"}),
         ("--wait", {"type": float, "help": "stages that sleep for so many seconds instead of training"}),
     )
     before = load()
@@ -95,24 +96,24 @@ def main() -> None:
 
             return run
 
-        candidates = {
-            "two workers": sweep(nodes(2, keep)),
-            "one worker": sweep(nodes(1, keep)),
-            "two processes": processes(2),
-            "one process": processes(1),
-        }
+        candidates = {"two workers": sweep(nodes(2, keep)), "one worker": sweep(nodes(1, keep))}
+        if not options.ray:
+            candidates |= {"two processes": processes(2), "one process": processes(1)}
         times = take_turns(candidates, rounds=options.rounds, warmup=0)  # a round takes minutes and starts cold anyway
-    two, one, two_plain, one_plain = times.values()
-    lines = [
-        ratio("two workers; peer: one worker", two, one, None if options.wait else 1.8, faster=True),
-        ratio("two processes without Ray; peer: one of them", two_plain, one_plain, faster=True),
-        ratio("one worker; peer: one process without Ray", one, one_plain),
-    ]
-    note = (
-        "The second line is what the machine itself allows: where it is far below 2, other work held the cores, and the first "
-        "line says nothing about Ray."
-    )
-    show((WAITING if options.wait else TITLE).format(stages=stages), lines, options, before, [note])
+    two, one = times["two workers"], times["one worker"]
+    lines = [ratio("two workers; peer: one worker", two, one, None if options.wait else 1.8, faster=True)]
+    notes = []
+    if not options.ray:
+        two_plain, one_plain = times["two processes"], times["one process"]
+        lines += [
+            ratio("two processes without Ray; peer: one of them", two_plain, one_plain, faster=True),
+            ratio("one worker; peer: one process without Ray", one, one_plain),
+        ]
+        notes.append(
+            "The second line is what the machine itself allows: where it is far below 2, other work held the cores, and the "
+            "first line says nothing about Ray."
+        )
+    show((WAITING if options.wait else TITLE).format(stages=stages), lines, options, before, notes)
 
 
 if __name__ == "__main__":
