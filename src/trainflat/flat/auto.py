@@ -123,7 +123,7 @@ class Auto(Given):
         )
 
 
-def _sample(params: Params) -> tuple[Float[Tensor, " sample"], int]:
+def _sample(params: Params) -> tuple[Float[Tensor, " weights"], int]:
     """Evenly spaced weights as one vector of its own memory, and how many there are in all."""
     count = sum(p.numel() for p in params.values())
     stride = max(1, -(-count // SAMPLE))
