@@ -47,6 +47,26 @@ def restores_unless_it_fails():
     return rule
 
 
+def is_plain_at_first(rule):
+    """Harmless in the first step, as a rule that goes by the step before, which it keeps in its state."""
+
+    class Later:
+        def __init__(self):
+            self.steps, self.first, self.later = 0, flat.plain(), rule()
+
+        def __call__(self, closure, params, t):
+            self.steps += 1
+            return (self.first if self.steps == 1 else self.later)(closure, params, t)
+
+        def state_dict(self):
+            return {"steps": torch.tensor(self.steps)}
+
+        def load_state_dict(self, state):
+            self.steps = int(state["steps"])
+
+    return Later
+
+
 def swallows_errors():
     def rule(closure, params, t):
         try:
@@ -162,12 +182,15 @@ def ascends_on_a_part():
     [
         (adds_and_subtracts, "leaves every weight bit for bit"),
         (restores_unless_it_fails, "also when the closure raises in pass 2"),
+        (is_plain_at_first(restores_unless_it_fails), "step 2.*also when the closure raises in pass 2"),
+        (is_plain_at_first(adds_and_subtracts), "leaves every weight bit for bit as it was .*step 2"),
         (swallows_errors, "lets the closure's error through"),
         (moves_everything_at_random, "never perturbed"),
         (fills_pruned_gradients, "stays exactly zero under SGD"),
         (takes_the_largest_micro_batch, "four micro-batches equal the large batch"),
         (forgets_its_memory_on_disk, "resuming equals never stopping"),
         (divides_by_the_norm, "a gradient of zero gives no NaN"),
+        (is_plain_at_first(divides_by_the_norm), "a gradient of zero gives no NaN"),
         (returns_a_graph, "without a graph"),
         (fills_nothing, "fills every gradient"),
         (needs_every_gradient, "does not use gets no gradient"),

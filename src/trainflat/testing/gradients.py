@@ -25,15 +25,15 @@ Rule = Callable[..., Gradient]
 def check_gradient(rule: Rule, *, parts: bool = False, large_batch: bool = True) -> None:
     """Check a rule on a small net, in well under a second. The laws:
 
-    1. It leaves every weight bit for bit as it was, in float32 and bfloat16, also when the closure raises in any pass;
-       it fills the gradients and returns a finite 0-d loss without a graph.
+    1. In the first step and in the second it leaves every weight bit for bit as it was, in float32 and bfloat16, also when the
+       closure raises in any pass; it fills the gradients and returns a finite 0-d loss without a graph.
     2. A pruned weight is exactly zero, during every pass and after every step, under SGD with momentum, Adam and AdamW,
        all with weight decay.
     3. Four micro-batches equal the large batch (float64, to 1e-9).
     4. A run that is saved, thrown away and resumed equals the run that never stopped, bit for bit, with dropout.
     5. Evaluating between two steps changes nothing.
-    6. A frozen parameter stays as it is, and one that the loss does not use does no harm.
-    7. A gradient of zero gives no NaN.
+    6. In both steps a frozen parameter stays as it is, and one that the loss does not use does no harm.
+    7. In both a gradient of zero gives no NaN.
     8. If it has an option ``rho``: with ``rho=0`` it is ``flat.plain`` bit for bit, random stream included.
 
     Args:
@@ -51,33 +51,49 @@ def check_gradient(rule: Rule, *, parts: bool = False, large_batch: bool = True)
         >>> check_gradient(flat.sam)
     """
     with torch.random.fork_rng(devices=[]):
-        for dtype in (torch.float32, torch.bfloat16):
-            _leaves_the_weights(rule, dtype, parts)
+        for steps in (0, 1):
+            for dtype in (torch.float32, torch.bfloat16):
+                _leaves_the_weights(rule, dtype, parts, steps)
         for optimizer in (_sgd, _adam, torch.optim.AdamW):
             _keeps_pruned_weights_at_zero(rule, optimizer)
         if large_batch:
             _micro_batches_are_the_large_batch(rule)
         _resumes(rule)
         _ignores_evaluation(rule)
-        _bears_frozen_and_unused(rule, parts)
-        _bears_a_zero_gradient(rule, parts)
+        for steps in (0, 1):
+            _bears_frozen_and_unused(rule, parts, steps)
+            _bears_a_zero_gradient(rule, parts, steps)
         if "rho" in inspect.signature(rule).parameters:
             _is_plain_without_radius(rule, parts)
 
 
-def _leaves_the_weights(rule: Rule, dtype: torch.dtype, parts: bool) -> None:
-    leaves = f"a rule leaves every weight bit for bit as it was ({dtype})"
+def _begun(rule: Rule, net: nn.Module, batch: Batch, parts: bool, steps: int) -> Gradient:
+    """The rule after so many steps of training: one that goes by the step before does nothing of its own in the first."""
+    gradient, sgd = rule(), _sgd(net.parameters())
+    for _ in range(steps):
+        sgd.zero_grad()
+        gradient(Counted(net, batch).given(parts), trainable(net), 0.0)
+        sgd.step()
+    sgd.zero_grad()
+    return gradient
+
+
+def _leaves_the_weights(rule: Rule, dtype: torch.dtype, parts: bool, steps: int) -> None:
+    leaves = f"a rule leaves every weight bit for bit as it was ({dtype}, step {steps + 1})"
     net, batch = problem(dtype)
+    gradient = _begun(rule, net, batch, parts, steps)
     before, closure = train.snapshot(net), Counted(net, batch)
-    loss = rule()(closure.given(parts), trainable(net), 0.0)
+    loss = gradient(closure.given(parts), trainable(net), 0.0)
     law(equal(before, train.snapshot(net)), leaves)
     law(loss.ndim == 0 and loss.isfinite(), "a rule returns a finite 0-d loss")
     law(not loss.requires_grad, "a rule returns a loss without a graph")
     for name, p in net.named_parameters():
         law(p.grad is not None and p.grad.isfinite().all(), f"a rule fills every gradient: not that of {name!r}")
     for fails_in in range(1, closure.passes + 1):
+        net, batch = problem(dtype)
+        gradient = _begun(rule, net, batch, parts, steps)
         try:
-            rule()(Counted(net, batch, fails_in=fails_in).given(parts), trainable(net), 0.0)
+            gradient(Counted(net, batch, fails_in=fails_in).given(parts), trainable(net), 0.0)
         except Stopped:
             law(equal(before, train.snapshot(net)), f"{leaves}, also when the closure raises in pass {fails_in}")
         else:
@@ -147,21 +163,23 @@ def _ignores_evaluation(rule: Rule) -> None:
     law(equal(_run(rule), _run(rule, peek=True)), "evaluating between two steps changes nothing: other bits at the end")
 
 
-def _bears_frozen_and_unused(rule: Rule, parts: bool) -> None:
+def _bears_frozen_and_unused(rule: Rule, parts: bool, steps: int) -> None:
     net, batch = problem()
     frozen = next(net.parameters()).requires_grad_(False)
     unused = nn.Parameter(torch.ones(3))
     net.register_parameter("unused", unused)
+    gradient = _begun(rule, net, batch, parts, steps)
     before = train.snapshot(net)
-    rule()(Counted(net, batch).given(parts), trainable(net), 0.0)
+    gradient(Counted(net, batch).given(parts), trainable(net), 0.0)
     law(equal(before, train.snapshot(net)), "a rule leaves frozen and unused parameters as they were")
     law(frozen.grad is None, "a frozen parameter gets no gradient")
     law(unused.grad is None or not unused.grad.any(), "a parameter that the loss does not use gets no gradient")
 
 
-def _bears_a_zero_gradient(rule: Rule, parts: bool) -> None:
+def _bears_a_zero_gradient(rule: Rule, parts: bool, steps: int) -> None:
     net, batch = problem()
-    rule()(Counted(net, batch, factor=0.0).given(parts), trainable(net), 0.0)
+    gradient = _begun(rule, net, batch, parts, steps)
+    gradient(Counted(net, batch, factor=0.0).given(parts), trainable(net), 0.0)
     for name, p in net.named_parameters():
         law(p.grad is None or p.grad.isfinite().all(), f"a gradient of zero gives no NaN: that of {name!r} does")
 
