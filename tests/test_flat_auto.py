@@ -12,7 +12,9 @@ from torch import nn
 
 from trainflat import flat, testing, train
 from trainflat.experiments.resolve import Spec, build
+from trainflat.flat.ascent import Part
 from trainflat.flat.auto import HIGHEST, SAMPLE, Auto
+from trainflat.flat.metrics import adaptive
 from trainflat.testing.problem import problem
 
 AUTO = {
@@ -99,23 +101,27 @@ def test_it_is_the_running_average_of_what_the_weights_moved_by():
         w.data = w.data + torch.rand(50, generator=rng)
 
 
+def on_a_part(rho):
+    return flat.compose(rho, direction=Part(0.5), metric=adaptive(0.01))
+
+
 @pytest.mark.parametrize(
-    "make", [flat.asam, flat.adasap, flat.cram, flat.quarter_batch, flat.momentum_sam, flat.stale_sam]
+    "make", [flat.asam, flat.adasap, flat.cram, flat.quarter_batch, flat.momentum_sam, flat.stale_sam, on_a_part]
 )
 def test_in_every_metric_and_direction_the_length_is_euclidean(make, monkeypatch):
     net, batch = problem(torch.float64)
     rule, moved = make("auto"), []
-    point = rule.point
     rule.point = None  # pruning would move the weights again
     before = rule._pass_at
-    monkeypatch.setattr(
-        rule,
-        "_pass_at",
-        lambda c, params, there, *rest: moved.append(_distance(params, there)) or before(c, params, there, *rest),
-    )
+
+    def watched(closure, params, there, *rest):
+        moved.append(_distance(params, there))
+        return before(closure, params, there, *rest)
+
+    monkeypatch.setattr(rule, "_pass_at", watched)
     trained(rule, steps=6, net=(net, batch))
+    assert len(moved) == 5
     assert moved[-1] == pytest.approx(rule.rho, rel=1e-6)
-    assert point is None or make is flat.cram
 
 
 def _distance(params, there):
@@ -176,6 +182,10 @@ def test_every_rule_with_this_radius_obeys_the_laws(name):
     testing.check_gradient(partial(rule, rho="auto"), parts=name in WITH_PARTS, large_batch=name != "m_sam")
 
 
+def test_dp_sat_with_this_radius_obeys_the_laws():
+    testing.check_gradient(lambda: flat.dp_sat(rho="auto"), parts=True)  # not partial: without a radius it is not plain
+
+
 def test_a_resumed_radius_is_the_same_number():
     one, other = flat.sam("auto"), flat.sam("auto")
     net = problem(torch.float64)
@@ -216,6 +226,16 @@ def test_it_says_what_it_does():
 def test_with_a_given_radius_the_rise_is_known_too(rule, rise):
     walk(rule, lambda w: w.square().sum(), [3.0], lr=0.0, steps=2)
     assert rule.rise == (rise if rise is None else pytest.approx(rise))
+
+
+def test_the_rise_of_a_compressed_point_is_the_ascents_own():
+    """CrAM's last pass is at pruned weights, where the loss says nothing of the radius: e . g / L counts."""
+    net, batch = problem(torch.float64)
+    rule = flat.cram(0.1)
+    loss = train.cross_entropy(net, batch)
+    length = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))]).norm()
+    trained(rule, steps=1, net=(net, batch))
+    assert rule.rise == pytest.approx(float(0.1 * length / loss.detach()), rel=1e-9)
 
 
 def test_a_rule_that_changes_nothing_says_so_once():
