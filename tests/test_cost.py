@@ -7,7 +7,10 @@ import json
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
+from torch.testing._internal.two_tensor import TwoTensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from trainflat import train
 from trainflat.compress import (
@@ -18,12 +21,14 @@ from trainflat.compress import (
     dynamic_int8,
     load_int8,
     magnitude,
+    plain_tensors,
     prune,
     save_int8,
     shape_of,
     shrink,
     structure,
 )
+from trainflat.compress.cost import PACKED, _whole
 from trainflat.compress.sizes import gates_of, shrunk
 
 
@@ -223,6 +228,29 @@ def test_a_shrunk_model_in_int8_costs_as_much_less_and_comes_back_bit_for_bit(na
         assert torch.equal(again(**TOKENS).logits, outputs)
     with pytest.raises(ValueError, match="is of another architecture"):
         load_int8(tmp_path / "small", small_bert())
+
+
+def test_a_weight_that_wraps_others_counts_as_what_it_stands_for_and_stores_what_it_wraps():
+    layer = nn.Linear(16, 8)
+    inner = layer.weight.detach()
+    layer.weight = nn.Parameter(
+        TwoTensor(inner, inner.clone()), requires_grad=False
+    )  # torch's own example of a wrapper
+    assert {name: tuple(t.shape) for name, t in plain_tensors(layer).items()} == {
+        "weight.a": (8, 16), "weight.b": (8, 16), "bias": (8,)
+    }  # fmt: skip
+    assert _whole(layer.weight).numel() == 128
+
+
+def test_products_with_packed_4_bit_weights_are_counted_by_what_they_multiply():
+    with FakeTensorMode(), FlopCounterMode(display=False, custom_mapping=PACKED) as counter:
+        x = torch.empty(5, 256, dtype=torch.bfloat16)
+        packed = torch.empty(
+            64 // 8, 256 // 128, 32, 4, dtype=torch.int32
+        )  # 64 rows of 256, as tile_packed_to_4d has them
+        y = torch.ops.aten._weight_int4pack_mm(x, packed, 128, torch.empty(2, 64, 2, dtype=torch.bfloat16))
+    assert y.shape == (5, 64)
+    assert counter.get_total_flops() == 2 * 5 * 256 * 64
 
 
 @pytest.mark.gpu

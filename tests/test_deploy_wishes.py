@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import inspect
 import json
 import re
@@ -13,11 +12,10 @@ from html.parser import HTMLParser
 from importlib import import_module
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+import reviews
 import tinybert
 import torch
-from tinybert import BAD, GOOD
 
 from trainflat import cli, compress_text, hf
 from trainflat.cli.compress import compress as command_line
@@ -35,16 +33,10 @@ QUICK = {"epochs": 2.0, "lr": 3e-3, "batch_size": 16, "max_length": 16, "quiet":
 @pytest.fixture(scope="module")
 def at(tmp_path_factory):
     """A table of two hundred reviews that one word decides, a small BERT, and a store."""
-    draw, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "reviews.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["review", "verdict", "stars"])
-        for i in range(200):
-            good = i % 2
-            words = [*draw.choice(["a", "film", "so"], 3), draw.choice(GOOD if good else BAD), f"w{i}"]
-            writer.writerow([" ".join(words), ["bad", "good"][good], round(1.5 + 2.5 * good + draw.normal(0, 0.1), 3)])
     model = str(tinybert.checkpoint(tmp_path_factory.mktemp("tiny")))
-    return SimpleNamespace(table=str(path), model=model, store=tmp_path_factory.mktemp("store"))
+    return SimpleNamespace(
+        table=reviews.write(tmp_path_factory.mktemp("data")), model=model, store=tmp_path_factory.mktemp("store")
+    )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -252,13 +244,12 @@ def test_the_defaults_of_the_command_are_those_of_the_search():
     given = inspect.signature(command_line).parameters
     usual = {name: f.default for name, f in Trials.__dataclass_fields__.items()}
     of_text = {name: p.default for name, p in inspect.signature(hf.text).parameters.items()}
-    for name in ("epochs", "lr", "precision", "threads"):
+    for name in ("epochs", "lr", "precision", "threads", "ways", "serve"):
         assert given[name].default == usual[name]
     for name in ("batch_size", "max_length", "kind", "validation", "groups"):
         assert given[name].default == of_text[name]
     assert given["rule"].default is None
     assert [usual["gradient"]] == import_module(command_line.__module__).RULES
-    assert given["ways"].default.split(",") == list(usual["ways"])
     assert [float(size) for size in given["sizes"].default.split(",")] == list(usual["sizes"])
     assert tuple(map(int, given["seeds"].default.split(","))) == usual["seeds"]
     assert set(command.OPTIONS) <= {*usual, *of_text}

@@ -79,7 +79,7 @@ def test_every_installed_backend_adds_up_right_here_and_stays_near(made):
 def test_weights_alone_through_torchao_are_those_of_our_grid():
     if (why := by_torchao.missing()) is not None:
         pytest.skip(why)
-    ours, theirs = weight_only(MODEL, bits=8, group_size="row"), by_torchao.weight_only(MODEL, bits=8)
+    ours, theirs = weight_only(MODEL, bits=8, group_size="row"), int8.torchao_weights(MODEL, bits=8)
     torch.testing.assert_close(
         theirs(INPUTS), ours(INPUTS), rtol=0, atol=2e-2
     )  # their step is max / 127.5, ours max / 127
@@ -88,7 +88,7 @@ def test_weights_alone_through_torchao_are_those_of_our_grid():
     with pytest.raises(
         RuntimeError, match="torchao has no kernel for 4-bit weights of torch.float32 on cpu here: Only bfloat16"
     ):
-        by_torchao.weight_only(MODEL, bits=4, group_size=32)
+        int8.torchao_weights(MODEL, bits=4, group_size=32)
 
 
 def test_without_torchao_weights_alone_say_what_to_do(monkeypatch):
@@ -96,9 +96,9 @@ def test_without_torchao_weights_alone_say_what_to_do(monkeypatch):
     with pytest.raises(
         ImportError, match="weights in 4 bits through torchao: not installed: .*compress.weight_only needs no torchao"
     ):
-        by_torchao.weight_only(MODEL, bits=4)
+        int8.torchao_weights(MODEL, bits=4)
     with pytest.raises(ValueError, match="bits must be 8 or 4, got 3"):
-        by_torchao.weight_only(MODEL, bits=3)
+        int8.torchao_weights(MODEL, bits=3)
 
 
 @pytest.mark.gpu
@@ -108,7 +108,7 @@ def test_on_a_gpu_weights_alone_stay_near(bits):
         pytest.skip(why)
     model = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 64)).to("cuda", torch.bfloat16)
     x = torch.linspace(-1, 1, 8 * 256, device="cuda", dtype=torch.bfloat16).reshape(8, 256)
-    small = by_torchao.weight_only(model, bits=bits)
+    small = int8.torchao_weights(model, bits=bits)
     assert (small(x) - model(x)).abs().max() < (0.02 if bits == 8 else 0.2) * model(x).abs().max()
 
 

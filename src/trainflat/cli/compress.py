@@ -50,8 +50,12 @@ def compress(
     validation: Annotated[str | None, typer.Option(help="A table to validate on; default: a part of DATA.")] = None,
     groups: Annotated[str | None, typer.Option(help="Column whose equal values are never split.")] = None,
     ways: Annotated[
-        str, typer.Option("--try", help="Some of pruned,int8,shrunk,static,int4,qat.")
-    ] = "pruned,int8,shrunk",
+        str | None,
+        typer.Option(
+            "--try",
+            help="Some of pruned,int8,shrunk,static,int4,qat,torchao8,torchao4; without: the first 3, on a GPU pruned,shrunk.",
+        ),
+    ] = None,
     sizes: Annotated[str, typer.Option(help="Shares of the layers to remove, for shrunk.")] = "0.5,0.75,0.9",
     rule: Annotated[
         list[str] | None,
@@ -68,6 +72,9 @@ def compress(
     batch_size: Annotated[int, typer.Option(help="Examples of a training batch.")] = 32,
     max_length: Annotated[int, typer.Option(help="Tokens of an example; longer ones are cut.")] = 128,
     threads: Annotated[int, typer.Option(help="Processor threads at which latency is measured.")] = 1,
+    serve: Annotated[
+        str, typer.Option(help="cpu, or cuda: where latency is measured, on a GPU in bfloat16; int8 is for processors.")
+    ] = "cpu",
     more: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other option of compress_text, as holdout=0.2. Repeatable."),
@@ -103,7 +110,7 @@ def compress(
         "kind": kind,
         "validation": _absolute(validation),
         "groups": groups,
-        "ways": tuple(filter(None, map(str.strip, ways.split(",")))),
+        "ways": ways if ways is None else tuple(filter(None, map(str.strip, ways.split(",")))),
         "sizes": tuple(_numbers("--sizes", sizes)),
         "gradient": _rules(rule or RULES, rho),
         "epochs": epochs,
@@ -113,6 +120,7 @@ def compress(
         "batch_size": batch_size,
         "max_length": max_length,
         "threads": threads,
+        "serve": serve,
         **_budgets(budget or []),
     }
     from trainflat.deploy import compress_text
@@ -127,9 +135,8 @@ def compress(
     else:
         written["model"] = str(found.save(out))
         written["report"] = str(out / "report" / "report.html")
-    fastest = (
-        found.fastest(seconds=probe).said if probe and "int8" in options["ways"] and found.best is not None else None
-    )
+    probing = probe and serve == "cpu" and (options["ways"] is None or "int8" in options["ways"])
+    fastest = found.fastest(seconds=probe).said if probing and found.best is not None else None
     if as_json:
         told = {"said": found.said, "int8": fastest, "data": found.task.note, "chosen": found.best and found.best.name}
         print_json({**told, "front": [_plain(offer) for offer in found.front], **written})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from jaxtyping import Float64, Int8, Shaped
 from torch import Tensor, nn
 from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from trainflat.compress.linears import put
 from trainflat.compress.quantize import dynamic_int8, silent
@@ -33,7 +35,8 @@ def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
     A quantized layer gives its int8 ``weight``, float32 ``bias``, and the grid as ``weight.scale`` (float64, exact) and
     ``weight.zero_point`` (int8): one number each, or one for each output row; a static one the grid of what goes into it
     besides, ``input.scale`` and ``input.zero_point`` (uint8). What is not quantized, and what a weight-only layer stores, is
-    there under its state-dict name. A tensor with two names (tied weights) is there once.
+    there under its state-dict name; a tensor that wraps others, as torchao's packed weights do, as these: ``weight.qdata``. A
+    tensor with two names (tied weights) is there once.
 
     Example:
         >>> small = dynamic_int8(nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2)))
@@ -58,8 +61,16 @@ def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
     for name, tensor in model.state_dict(keep_vars=True).items():
         if not name.startswith(inside) and id(tensor) not in seen:
             seen.add(id(tensor))
-            tensors[name] = tensor.detach()
+            tensors |= dict(_unwrapped(name, tensor.detach()))
     return tensors
+
+
+def _unwrapped(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    if not is_traceable_wrapper_subclass(tensor):
+        yield name, tensor
+        return
+    for inner in tensor.__tensor_flatten__()[0]:
+        yield from _unwrapped(f"{name}.{inner}", getattr(tensor, inner))
 
 
 def save_int8(path: Path, model: nn.Module) -> None:

@@ -22,7 +22,7 @@ def weight_only(model: nn.Module, *, bits: Bits = 8, group_size: Group = 128) ->
     needed. The integers become floats again in every forward pass, so the model runs on any device and in any float type and is
     as exact as its weights, and takes a quarter (8 bits) or an eighth (4) of the memory. It is not faster: on a CPU it takes a
     tenth longer in 8 bits, up to twice as long in 4 where a pass is short. It is for models that do not fit; for speed on a CPU
-    there is `dynamic_int8`, and on a GPU `trainflat.int8.by_torchao.weight_only`, which multiplies on the integers.
+    there is `dynamic_int8`, and on a GPU `trainflat.int8.torchao_weights`, which multiplies on the integers.
 
     Every module that is exactly an ``nn.Linear`` is replaced. Embeddings, norms and biases stay floats.
 

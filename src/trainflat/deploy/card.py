@@ -11,7 +11,7 @@ from trainflat.reports.forgone import forgone
 from trainflat.reports.offers import Offer
 from trainflat.reports.rows import percent
 
-__all__ = ["card", "interval"]
+__all__ = ["card", "interval", "packing"]
 
 
 def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document: Mapping[str, Any]) -> str:
@@ -24,6 +24,7 @@ def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document
         f", 95 % interval {100 * low:.1f} to {100 * high:.1f} (Wilson)" if low is not None and high is not None else ""
     )
     gone = offer.sizes.get("sparsity_layers")
+    machine = offer.device if offer.device != "cpu" else host.get("processor") or "one machine"
     lines = {
         "Data": task.note,
         "Metric": f"{metric} {100 * offer.value.mean:.1f}{sure} on {count:,} held-out examples",
@@ -31,12 +32,24 @@ def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document
         "Size": f"{offer.bytes / 1e6:.1f} MB, {offer.parameters:,.0f} parameters"
         + (f", {100 * gone:.0f} % of the layers' removed" if gone else "")
         + (f", {percent(offer.gone)} of them zero, which are stored" if offer.variant == "pruned" else ""),
-        "Latency": f"{offer.latency:.2f} ms for one batch, median, on {host.get('processor') or 'one machine'}",
+        "Latency": f"{offer.latency:.2f} ms for one batch, median, on {machine}",
+        "To serve": packing(offer),
         "Given up": forgone(offer, offers),
         "Made by": f"`{offer.made.get('command') or 'trainflat run recipe.toml'}`",
         "With": f"trainflat {packages.get('trainflat')}, torch {packages.get('torch')}",
     }
     return "\n".join(f"- {name}: {said}" for name, said in lines.items() if said)
+
+
+def packing(offer: Offer) -> str | None:
+    """How a model is packed where it serves, if its packed weights live in memory only and its folder has them as floats."""
+    part = offer.variant.split(", ")[-1].split(" ")
+    if part[0] != "torchao_weights":
+        return None
+    return (
+        f"`trainflat.int8.torchao_weights(model, bits={part[1]})` after the lines below, with the model where it runs and in the "
+        "float type in which it computes, packs the weights as they were measured; this folder has them as floats"
+    )
 
 
 def interval(share: float, n: int, confidence: float = 0.95) -> tuple[float, float]:

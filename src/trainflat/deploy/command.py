@@ -19,7 +19,10 @@ FOLDER = "small"
 OPTIONS = {
     "ways": "--try",
     "gradient": "--rule",
-    **{name: f"--{name.replace('_', '-')}" for name in ("sizes", "epochs", "lr", "seeds", "precision", "threads")},
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in ("sizes", "epochs", "lr", "seeds", "precision", "threads", "serve")
+    },
     **{name: f"--{name.replace('_', '-')}" for name in ("kind", "validation", "groups", "batch_size", "max_length")},
 }
 """What the command has an option of its own for; all else goes through ``--set NAME=VALUE``."""

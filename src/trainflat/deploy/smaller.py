@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from trainflat import int8, reports, train
-from trainflat.deploy.card import card
+from trainflat.deploy.card import card, packing
 from trainflat.deploy.command import keeping
 from trainflat.deploy.errors import mistakes
 from trainflat.deploy.place import check_place
 from trainflat.experiments.plan import Job, Plan
 from trainflat.experiments.resolve import near
-from trainflat.experiments.stages.quantize import on_grid
+from trainflat.experiments.stages.quantize import on_grid, served
 from trainflat.experiments.store import Store
 from trainflat.experiments.work import Parent, make_task
 from trainflat.reports import glance
@@ -103,7 +103,7 @@ class Smaller:
         job = self._job(offer or self._fitting())
         whole = self._whole(job)
         if job.kind == "Quantize":
-            return on_grid(job.stage.quantizer, whole, self.task, job.seed).eval()
+            return on_grid(job.stage.quantizer, served(whole, job.stage.on), self.task, job.seed).eval()
         if job.kind == "OneShot":
             sparsity = (offer or self._fitting()).sparsity
             masks = list(job.stage.masks(self.task, whole))
@@ -137,7 +137,8 @@ class Smaller:
     def save(self, folder: str | Path, offer: Offer | None = None) -> Path:
         """The model as a folder: weights, configuration, tokenizer, a card, the recipe and the report; there whole or not at all.
 
-        ``trainflat.hf.load(folder)`` brings model and tokenizer back.
+        ``trainflat.hf.load(folder)`` brings model and tokenizer back. Weights that torchao packs live in memory only: the folder
+        has them as floats, and the card says how to pack them where the model serves.
 
         Raises:
             LookupError: As `model`.
@@ -149,7 +150,7 @@ class Smaller:
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             notes = card(self.task, self.metric, chosen, self.offers, self._document)
-            self.task.save(aside, self._loaded if offer is None else self.model(offer), notes=notes)
+            self.task.save(aside, self._keepable(chosen), notes=notes)
             shutil.copy(self._store.root / "recipes" / f"{self._plan.recipe.name}.toml", aside / "recipe.toml")
             self.report(aside / "report")
             aside.chmod(0o755)
@@ -171,6 +172,12 @@ class Smaller:
         if self.best is None:
             raise LookupError(self.said)
         return self.best
+
+    def _keepable(self, offer: Offer) -> nn.Module:
+        """The model as its folder has it."""
+        if packing(offer) is not None:
+            return self._whole(self._job(offer))
+        return self._loaded if offer is self.best else self.model(offer)
 
     @cached_property
     def _loaded(self) -> nn.Module:

@@ -13,6 +13,7 @@ from typing import Any
 
 from trainflat import compress
 from trainflat.deploy.command import searching
+from trainflat.deploy.kernels import check_kernels
 from trainflat.deploy.search import planned, search
 from trainflat.deploy.smaller import Smaller
 from trainflat.experiments import progress
@@ -56,14 +57,15 @@ def compress_text(
             are zero or cut away (a pruned model's zeros are stored and multiplied, so it is no smaller and no faster).
         offer: The name of the model that is wanted, as `Smaller.offers` has it, instead of a wish.
         store: Where every stage is kept: the same call again finds all, another option adds to it.
-        device: "auto", "cpu" or "cuda".
+        device: Where it is trained: "auto", "cpu" or "cuda".
         quiet: No progress.
-        options: Fields of `trainflat.experiments.trials.Trials` (epochs, lr, sizes, ways, gradient, seeds ...), and of
+        options: Fields of `trainflat.experiments.trials.Trials` (epochs, lr, sizes, ways, gradient, serve, seeds ...), and of
             `trainflat.hf.text` (kind, validation, groups, holdout, batch_size, max_length).
 
     Raises:
         ValueError, LookupError, OSError: If the table, a column or an option is not what it has to be: before anything is
             trained.
+        ImportError, RuntimeError: If a way needs torchao, or kernels, that are not to be had: before anything is trained, too.
         LookupError: If there is no such offer, once all are known.
 
     Returns:
@@ -93,11 +95,12 @@ def compress_text(
     }
     task = {key: value for key, value in task.items() if value is not None}
     trials = Trials(**{"name": _title(source), "task": task, "claim": claim(source), **own})
-    if by == "sparsity" and not {"pruned", "shrunk"} & set(trials.ways):
+    if by == "sparsity" and not {"pruned", "shrunk"} & set(trials.tried):
         raise ValueError(
-            f"by='sparsity' needs a way that removes weights, pruned or shrunk; got {', '.join(trials.ways)}"
+            f"by='sparsity' needs a way that removes weights, pruned or shrunk; got {', '.join(trials.tried)}"
         )
-    table = _checked(task, trials.ways)
+    check_kernels(trials)
+    table = _checked(task, trials.tried)
     if "steps_per_epoch" not in own:
         trials = replace(trials, steps_per_epoch=table.steps_per_epoch)
     if offer is None and (max_drop, budget_ms, budget_mb) == (None, None, None):

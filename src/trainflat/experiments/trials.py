@@ -10,16 +10,20 @@ from typing import Any
 
 __all__ = ["USUAL", "WAYS", "Trials"]
 
-USUAL = ("pruned", "int8", "shrunk")
-WAYS = (*USUAL, "static", "int4", "qat")
+USUAL = {"cpu": ("pruned", "int8", "shrunk"), "cuda": ("pruned", "shrunk")}
+WAYS = ("pruned", "int8", "shrunk", "static", "int4", "qat", "torchao8", "torchao4")
 """What can be tried beside the dense model. Pruned weights stay stored and multiplied: smaller or faster are the others. Beyond
-the usual: static int8; weights in 4 bits (smaller, not faster); and a third of the epochs more for each grid of weights."""
+the usual: static int8; weights in 4 bits (smaller, not faster); a third of the epochs more for each grid of weights; and weights
+in 8 or 4 bits multiplied by torchao's kernels, where it is installed and has them."""
 
 GRIDS: dict[str, Any] = {
     "int8": "dynamic_int8",
     "static": "static_int8",
     "int4": {"name": "weight_only", "bits": 4},
+    "torchao8": {"name": "torchao_weights", "bits": 8},
+    "torchao4": {"name": "torchao_weights", "bits": 4},
 }
+FOR_PROCESSORS = ("int8", "static", "qat")
 SERVED = {"int8": ("int8", "static"), "int4": ("int4",)}  # training for a grid of weights serves all that store them so
 
 GATE_STEPS = 300
@@ -37,7 +41,7 @@ class Trials:
         name: Of the recipe.
         task: As a recipe names it: ``{"name": "text", "data": ..., "text": ..., "label": ...}``.
         claim: What its comment says first.
-        ways: Some of `WAYS`. Default: `USUAL`. "qat" trains for the grids of the others that are tried, of int8 if none is.
+        ways: Some of `WAYS`. Default: `USUAL`'s. "qat" trains for the grids of the others that are tried, of int8 if none is.
         sizes: Of "shrunk": shares of the layers' parameters to remove. Default: half, three quarters, nine tenths.
         gradient: The flat rule beside plain Adam, or several, each with a model of its own in every size. Default: SAM, the
             paper's.
@@ -47,9 +51,10 @@ class Trials:
         seeds: Default: one.
         precision: "fp32" or "bf16".
         batch, length, threads: At which the latency is measured; ``length`` None: examples as long as they are.
+        serve: Where it is: "cpu", or "cuda", a GPU, on which every model runs in bfloat16; int8 has kernels for processors only.
 
     Raises:
-        ValueError: If a way is unknown, a size outside (0, 1), or a rule there twice.
+        ValueError: If a way is unknown or has no kernels where it is to be served, a size outside (0, 1), or a rule there twice.
 
     Example:
         >>> text = Trials(name="mine", task={"name": "digits"}, claim="Smaller digits.", sizes=(0.5,)).recipe()
@@ -60,7 +65,7 @@ class Trials:
     name: str
     task: Mapping[str, Any]
     claim: str
-    ways: tuple[str, ...] = USUAL
+    ways: tuple[str, ...] | None = None
     sizes: tuple[float, ...] = (0.5, 0.75, 0.9)
     gradient: Rule | Sequence[Rule] = "sam"
     lr: float = 5e-5
@@ -71,10 +76,16 @@ class Trials:
     batch: int = 1
     length: int | None = None
     threads: int = 1
+    serve: str = "cpu"
 
     def __post_init__(self) -> None:
-        if unknown := [way for way in self.ways if way not in WAYS]:
+        if self.serve not in USUAL:
+            raise ValueError(f"a model is served on {' or '.join(USUAL)}, got {self.serve!r}")
+        if unknown := [way for way in self.tried if way not in WAYS]:
             raise ValueError(f"what can be tried is {', '.join(WAYS)}; got {', '.join(unknown)}")
+        if self.serve != "cpu" and (never := [way for way in FOR_PROCESSORS if way in self.tried]):
+            others = ", ".join(way for way in WAYS if way not in FOR_PROCESSORS)
+            raise ValueError(f"{', '.join(never)} has kernels for processors only; on a GPU try some of {others}")
         if wrong := [size for size in self.sizes if not 0 < size < 1]:
             raise ValueError(f"a size is the share of the layers to remove, in (0, 1); got {wrong[0]}")
         names = [label for label, _ in self.rules()]
@@ -99,31 +110,37 @@ class Trials:
         tables = {"defaults": defaults} | {f"stage.{name}": table for name, table in stages.items()}
         return "\n".join([*head, "", *_lines({**tables, "sweep.optimizer": arms})])
 
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """The ways that are tried."""
+        return USUAL[self.serve] if self.ways is None else self.ways
+
     def rules(self) -> list[tuple[str, Rule]]:
         """What each flat rule is called, and the rule: SAM, or with more than its radius given CRAM every 5."""
         given = [self.gradient] if isinstance(self.gradient, str | Mapping) else list(self.gradient)
         return [(_label(rule), rule) for rule in given]
 
     def _stages(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        measured = {"batch": self.batch, "length": self.length, "threads": self.threads}
+        on = None if self.serve == "cpu" else self.serve
+        measured = {"batch": self.batch, "length": self.length, "threads": self.threads, "on": on}
 
         def cost(model: str, **more: Any) -> dict[str, Any]:
             return {"kind": "Measure", "model": model, **measured, **more}
 
         def gridded(name: str, model: str, way: str) -> Iterator[tuple[str, dict[str, Any]]]:
-            yield name, {"kind": "Quantize", "model": model, "quantizer": GRIDS[way]}
+            yield name, {"kind": "Quantize", "model": model, "quantizer": GRIDS[way], "on": on}
             yield f"{name}-cost", cost(model, quantizer=GRIDS[way])
 
         def offered(model: str) -> Iterator[tuple[str, dict[str, Any]]]:
             """A model as it is, and on every grid."""
             prefix = "" if model == "train" else f"{model}-"
             yield f"{prefix}cost", cost(model)
-            if model == "train" and "pruned" in self.ways:
+            if model == "train" and "pruned" in self.tried:
                 yield "pruned", {"kind": "OneShot", "model": model, "sparsities": (0.3, 0.5, 0.7)}
-            tried = [way for way in GRIDS if way in self.ways] or ["int8"] * ("qat" in self.ways)
+            tried = [way for way in GRIDS if way in self.tried] or ["int8"] * ("qat" in self.tried)
             for way in tried:
                 yield from gridded(f"{prefix}{way}", model, way)
-            for weights, ways in SERVED.items() if "qat" in self.ways else ():
+            for weights, ways in SERVED.items() if "qat" in self.tried else ():
                 if served := [way for way in ways if way in tried]:
                     aware = {"kind": "QuantizeAware", "model": model, "quantizer": GRIDS[weights]}
                     yield f"{prefix}aware-{weights}", {**aware, "epochs": round(self.epochs / 3, 3)}
@@ -132,7 +149,7 @@ class Trials:
 
         yield "train", {"kind": "Finetune"}
         yield from offered("train")
-        for size in self.sizes if "shrunk" in self.ways else ():
+        for size in self.sizes if "shrunk" in self.tried else ():
             percent = f"{100 * size:.4g}".replace(".", "_")
             cut, small = f"gates-{percent}", f"shrunk-{percent}"
             steps = max(GATE_STEPS, math.ceil(self.epochs * self.steps_per_epoch))

@@ -18,7 +18,12 @@ Setting = tuple[Any, ...]
 
 SIZES = ("sparsity_layers", "sparsity_cofi", "sparsity_total")
 COSTS = ("latency_ms", "parameters", "bytes", "multiply_adds")
-GRIDS = ("int8", "static_int8", "weight_only")  # how the names of quantized variants, or their last parts, begin
+GRIDS = (
+    "int8",
+    "static_int8",
+    "weight_only",
+    "torchao_weights",
+)  # how the names of quantized variants, or their last parts, begin
 ZEROS = "pruned"  # the variant whose zeros stay where they were: it costs what the dense model of its arm costs
 
 
@@ -38,6 +43,7 @@ class Offer:
         multiply_adds: Of one batch.
         sizes: ``sparsity_layers``, ``sparsity_cofi``, ``sparsity_total``, as far as the rows say them.
         made: ``recipe``, ``stage`` and ``command`` of the row that holds the metric, where it says them.
+        device: On which the latency is: ``"cpu"``, or the name of the GPU.
     """
 
     task: str
@@ -51,6 +57,7 @@ class Offer:
     multiply_adds: float
     sizes: dict[str, float] = field(default_factory=dict)
     made: dict[str, str] = field(default_factory=dict)
+    device: str = "cpu"
 
     @cached_property
     def value(self) -> Summary:
@@ -129,7 +136,8 @@ def offers(rows: Iterable[Row] | Results, at: Setting | None = None) -> list[Off
             sizes = {name: median(row[name] for row in about) for name in SIZES if all(name in row for row in about)}
             first = scored[key][0]
             made = {name: str(first[name]) for name in ("recipe", "stage", "command") if first.get(name)}
-            found.append(Offer(*key, values, *costs, sizes=sizes, made=made))
+            device = of[0]["cost"].get("device") or "cpu"
+            found.append(Offer(*key, values, *costs, device=device, sizes=sizes, made=made))
     return sorted(found, key=lambda offer: (data.tasks.index(offer.task), data.arms.index(offer.arm), -offer.latency))
 
 

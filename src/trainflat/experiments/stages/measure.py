@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from trainflat import compress
 from trainflat.experiments.resolve import Spec, check, component, find, parent
-from trainflat.experiments.stages.quantize import QUANTIZERS, on_grid, quantized
+from trainflat.experiments.stages.quantize import QUANTIZERS, check_place, on_grid, quantized, served
 from trainflat.experiments.work import TASKS, Work
 
 __all__ = ["Measure"]
@@ -29,6 +29,7 @@ class Measure:
             Default: as many as the longest example of the batch has, so that a batch of one is not padded at all.
         threads: Torch's threads while timing.
         runs: Timed forward passes. Default: `trainflat.compress.cost`'s, 30.
+        on: "cuda": the model is served on a GPU, in bfloat16; of tasks made of tokens. Default: on the CPU, as it is.
     """
 
     VERSION: ClassVar[int] = 1
@@ -38,8 +39,10 @@ class Measure:
     length: int | None = None
     threads: int = 1
     runs: int | None = None
+    on: str | None = None
 
     def __post_init__(self) -> None:
+        check_place(self.on, self.quantizer)
         if self.batch < 1 or self.threads < 1:
             raise ValueError(f"batch and threads must be at least 1, got {self.batch} and {self.threads}")
         if self.runs is not None and self.runs < 1:
@@ -52,19 +55,19 @@ class Measure:
     def check_parents(self, parents: Mapping[str, Any]) -> None:
         """Whether the task has examples of this length, as far as it says so beforehand; called while planning."""
         task = getattr(parents["model"], "task", None)
-        if self.length is None or task is None:
+        wanted = {"length": self.length, "on": self.on}
+        given = [f"{name} = {value!r}" for name, value in wanted.items() if value is not None]
+        if not given or task is None:
             return
         longest = check(task, TASKS).get("max_length", getattr(find(task.name, TASKS), "max_length", None))
         if longest == 0:
-            raise ValueError(
-                f"length = {self.length}, but the examples of {task} are not made of tokens; leave length out"
-            )
-        if longest is not None and self.length > longest:
+            raise ValueError(f"{given[0]}, but the examples of {task} are not made of tokens; leave it out")
+        if self.length is not None and longest is not None and self.length > longest:
             raise ValueError(f"length = {self.length}, but {task} has examples of {longest} tokens at most")
 
     def run(self, work: Work) -> list[dict[str, Any]]:
         source = work.parents["model"]
-        task, model = source.task(), source.model(work.seed)
+        task, model = source.task(), served(source.model(work.seed), self.on)
         before = source.row
         variant = before["variant"]
         if self.quantizer is not None:

@@ -1,4 +1,4 @@
-"""Post-training quantization of a trained model, scored where its kernels run: on the CPU."""
+"""Post-training quantization of a trained model, scored where its kernels run: on the CPU, or on a GPU."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from trainflat import train
 from trainflat.experiments.resolve import Spec, build, check, component, find, parent
 from trainflat.experiments.work import Work, point
 
-__all__ = ["QUANTIZERS", "Quantize", "on_grid", "quantized", "trained_for"]
+__all__ = ["QUANTIZERS", "Quantize", "check_place", "on_grid", "quantized", "served", "trained_for"]
 
-QUANTIZERS = ("trainflat.compress.quantize", "trainflat.compress.static", "trainflat.compress.weight_only")
+QUANTIZERS = (
+    "trainflat.compress.quantize",
+    "trainflat.compress.static",
+    "trainflat.compress.weight_only",
+    "trainflat.int8.fused",
+)
+PLACES = {"cuda": ("cuda", torch.bfloat16)}
+FOR_PROCESSORS = ("dynamic_int8", "static_int8")
 AWARE = "qat"
 
 
@@ -24,20 +32,57 @@ class Quantize:
     """Na et al. 2022, table 8: dynamic int8 of the full fine-tuned model, no calibration, no retraining.
 
     Other quantizers are `trainflat.compress`'s "static_int8", calibrated on training batches in the order of the stage's seed,
-    and "weight_only"; or anybody's own.
+    "weight_only", and trainflat.int8's "torchao_weights"; or anybody's own.
+
+    Args:
+        model: The stage whose model is quantized.
+        quantizer: How.
+        on: "cuda", where the quantizer's kernels run on a GPU: the model goes there in bfloat16 first. Default: the CPU.
     """
 
     VERSION: ClassVar[int] = 1
     model: str = parent()
     quantizer: Spec = component(*QUANTIZERS, default="dynamic_int8", given=1)
+    on: str | None = None
+
+    def __post_init__(self) -> None:
+        check_place(self.on, self.quantizer)
 
     def run(self, work: Work) -> list[dict[str, Any]]:
         source = work.parents["model"]
         task, model = source.task(), source.model(work.seed)
-        small = on_grid(self.quantizer, model, task, work.seed)
+        small = on_grid(self.quantizer, served(model, self.on), task, work.seed)
         before = source.row
         about = {key: before[key] for key in before if key.startswith("sparsity")}
         return [point(task, task.evaluate(small), variant=quantized(before, self.quantizer), **about)]
+
+
+def check_place(on: str | None, quantizer: Spec | None = None) -> None:
+    """Whether a model, quantized so, can be served there.
+
+    Raises:
+        ValueError: If it is no such place, or the quantizer has no kernels there.
+    """
+    if on is not None and on not in PLACES:
+        raise ValueError(f"on is where the model is served: {' or '.join(PLACES)}, or left out for the CPU; got {on!r}")
+    if on is not None and quantizer is not None and quantizer.name in FOR_PROCESSORS:
+        raise ValueError(
+            f"{quantizer.name} has kernels for processors only: leave on = {on!r} out, or take weight_only or torchao_weights"
+        )
+
+
+def served(model: nn.Module, on: str | None) -> nn.Module:
+    """The model where it will run: on the CPU as it is, on a GPU in bfloat16.
+
+    Raises:
+        RuntimeError: If this machine has no GPU.
+    """
+    if on is None:
+        return model
+    device, dtype = PLACES[on]
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("the model is to be served on a GPU (on = 'cuda'), and this machine has none")
+    return model.to(device, dtype)
 
 
 def on_grid(quantizer: Spec, model: nn.Module, task: Any, seed: int) -> nn.Module:
