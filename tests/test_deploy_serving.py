@@ -86,7 +86,7 @@ def test_on_a_gpu_every_model_is_measured_in_bfloat16_and_its_command_says_so(at
 def test_without_a_gpu_it_is_refused_before_anything_is_trained(at, ran):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ValueError, match="the device 'cuda' is not to be had here"):
+    with pytest.raises(ValueError, match="serve = 'cuda' needs a GPU, and this machine has none"):
         search(at, serve="cuda")
     with pytest.raises(RuntimeError, match=r"served on a GPU \(on = 'cuda'\), and this machine has none"):
         quantize.served(nn.Linear(2, 2), "cuda")
@@ -152,6 +152,7 @@ def test_a_packed_model_is_an_offer_and_its_folder_has_the_floats_and_says_how_t
     card = (tmp_path / "small" / "README.md").read_text()
     assert "- To serve: `trainflat.int8.torchao_weights(model, bits=8)`" in card
     assert "this folder has them as floats" in card
+    assert "MB once packed" in card
     found.save(tmp_path / "dense", dense)
     assert "To serve" not in (tmp_path / "dense" / "README.md").read_text()
 

@@ -29,7 +29,7 @@ def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document
         "Data": task.note,
         "Metric": f"{metric} {100 * offer.value.mean:.1f}{sure} on {count:,} held-out examples",
         "Model": f"{offer.name}, from {task.model_name}",
-        "Size": f"{offer.bytes / 1e6:.1f} MB, {offer.parameters:,.0f} parameters"
+        "Size": f"{offer.bytes / 1e6:.1f} MB{' once packed' * bool(packing(offer))}, {offer.parameters:,.0f} parameters"
         + (f", {100 * gone:.0f} % of the layers' removed" if gone else "")
         + (f", {percent(offer.gone)} of them zero, which are stored" if offer.variant == "pruned" else ""),
         "Latency": f"{offer.latency:.2f} ms for one batch, median, on {machine}",
