@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from importlib import import_module
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import reviews
 import tinybert
@@ -20,8 +21,10 @@ import torch
 from trainflat import cli, compress_text, hf
 from trainflat.cli.compress import compress as command_line
 from trainflat.deploy import command
+from trainflat.deploy.guess import beware
 from trainflat.experiments import runner, trials
 from trainflat.experiments.trials import Trials
+from trainflat.reports.offers import Offer
 
 pytest.importorskip("transformers", reason="needs the extra: pip install 'trainflat[hf]'")
 pytest.importorskip("pyarrow", reason="needs the extra: pip install 'trainflat[hf]'")
@@ -232,6 +235,23 @@ def test_a_model_that_cannot_be_written_leaves_no_folder_and_nothing_beside_it(a
     with pytest.raises(ZeroDivisionError):
         found.save(tmp_path / "small")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_was_learned_it_says_so(at, tmp_path):
+    small = {"ways": ("int8",), "epochs": 0.1, "lr": 1e-6}
+    nothing = search(at, **small)
+    assert "Beware: no dense model does better than always saying 'bad' (50.0), so nothing was learned" in nothing.said
+    assert "- To be known: Beware: no dense model" in (nothing.save(tmp_path / "small") / "README.md").read_text()
+    learned = search(at, epochs=6.0, ways=("int8",))
+    assert max(offer.value.mean for offer in learned.offers) > 0.8
+    assert "Beware" not in learned.said
+
+
+@pytest.mark.parametrize(("mean", "said"), [(0.0, True), (-0.2, True), (0.1, False)])
+def test_numbers_that_do_not_go_along_with_the_labels_are_nothing_learned(mean, said):
+    offer = Offer("stars", "all", "dense", 0.0, {0: mean}, 1.0, 1.0, 1.0, 1.0)
+    task = SimpleNamespace(labels=(), held_out=SimpleNamespace(labels=np.array([1.0, 2.0])))
+    assert ("no dense model's numbers go along with the labels" in beware(task, [offer])) is said
 
 
 def test_nothing_that_fits_is_shown_in_a_notebook_as_well(at):

@@ -7,6 +7,7 @@ from typing import Any
 
 from scipy import stats
 
+from trainflat.deploy.guess import beware
 from trainflat.reports.forgone import forgone
 from trainflat.reports.offers import Offer
 from trainflat.reports.rows import percent
@@ -35,6 +36,7 @@ def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document
         "Latency": f"{offer.latency:.2f} ms for one batch, median, on {machine}",
         "To serve": packing(offer),
         "Given up": forgone(offer, offers),
+        "To be known": beware(task, offers),
         "Made by": f"`{offer.made.get('command') or 'trainflat run recipe.toml'}`",
         "With": f"trainflat {packages.get('trainflat')}, torch {packages.get('torch')}",
     }

@@ -17,6 +17,7 @@ from trainflat import int8, reports, train
 from trainflat.deploy.card import card, packing
 from trainflat.deploy.command import keeping
 from trainflat.deploy.errors import mistakes
+from trainflat.deploy.guess import beware
 from trainflat.deploy.place import check_place
 from trainflat.experiments.plan import Job, Plan
 from trainflat.experiments.resolve import near
@@ -56,6 +57,7 @@ class Smaller:
         else:
             self.best = found = self.offer(wanted["offer"])
             self.said = f"{found.name}: {facts(found)}, as asked for. {forgone(found, self.offers)}".rstrip()
+        self.said = f"{self.said} {beware(self.task, self.offers)}".rstrip()
 
     def __repr__(self) -> str:
         return f"Smaller({len(self.offers)} models, {len(self.front)} on the front; {self.said})"
