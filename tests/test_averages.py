@@ -57,6 +57,22 @@ def test_ema_is_the_weighted_sum_written_out(decay):
     assert seen(flat.ema(decay), values) == pytest.approx(np.dot(weights, values), rel=1e-6)
 
 
+@pytest.mark.parametrize("make", [flat.ema, flat.swa], ids=["ema", "swa"])
+def test_a_state_that_was_read_on_the_cpu_goes_on_elsewhere_and_is_the_averages_own(make):
+    first, again = make(), make()
+    w = {"w": nn.Parameter(torch.ones(3))}
+    for t in (0.6, 0.7):
+        first(w, t)
+    state = first.state_dict()
+    again.load_state_dict(state)
+    w["w"].data += 1
+    again(w, 0.8)
+    assert torch.equal(state["mean"]["w"], torch.ones(3))  # neither the state nor the first average moved with it
+    again.load_state_dict(state)
+    again({"w": nn.Parameter(torch.ones(3, device="meta"))}, 0.8)
+    assert again.mean["w"].device.type == "meta"
+
+
 def test_an_average_of_bfloat16_weights_is_taken_in_float32():
     model, average = nn.Linear(1, 1, bias=False).to(torch.bfloat16), flat.swa(checkpoints=300, share=1)
     for i in range(300):

@@ -121,6 +121,8 @@ class _Mean:
             if not self.count:
                 self.mean = {name: tensor.clone() for name, tensor in wide.items()}
             else:
+                for name, tensor in wide.items():  # a state is read on the CPU
+                    self.mean[name] = self.mean[name].to(tensor.device)
                 torch._foreach_lerp_([self.mean[name] for name in wide], list(wide.values()), weight)
         self.count += 1
 
@@ -135,7 +137,8 @@ class _Mean:
         return {"mean": self.mean, "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.mean, self.count = dict(state["mean"]), state["count"]
+        self.mean = {name: tensor.clone() for name, tensor in state["mean"].items()}
+        self.count = state["count"]
 
 
 class _Swa(_Mean):
