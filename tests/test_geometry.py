@@ -191,7 +191,7 @@ def texts():
     batches = []
     for pair in (ids[:2], ids[2:]):
         padded = nn.utils.rnn.pad_sequence(pair, batch_first=True)
-        batches.append(({"input_ids": padded, "attention_mask": (padded > 0).long()}, torch.zeros(2)))
+        batches.append(({"input_ids": padded, "attention_mask": 2 * (padded > 0).long()}, torch.zeros(2)))
     return model, batches, [model.embed.weight[i].detach() for i in ids]
 
 

@@ -205,7 +205,7 @@ def _rows(found: Tensor, inputs: Any, tokens: str) -> Tensor:
             f"the layer's features have the shape {tuple(found.shape)} and attention_mask {tuple(present.shape)}, so which are "
             'of padding is not known; use tokens="first" or another layer'
         )
-    weight = present[:, :, None].to(found.dtype)
+    weight = (present[:, :, None] != 0).to(found.dtype)
     return (found * weight).sum(1) / weight.sum(1)
 
 

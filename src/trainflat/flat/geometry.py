@@ -47,7 +47,8 @@ def barrier(
         model: In whose place the points are measured, in evaluation mode and without gradients. Its own weights, buffers,
             modes and the random stream are afterwards what they were, to the last bit.
         one, other: A `trainflat.train.snapshot` of each.
-        evaluate: The loss of a model, lower is better: a `trainflat.flat.Loss`'s ``value``, or 1 - accuracy as Frankle et al.
+        evaluate: The loss of a model, lower is better: ``lambda _: loss.value()`` of a `trainflat.flat.Loss` of this
+            very model, or 1 - accuracy as Frankle et al.
         points: Evenly spaced, both ends among them, >= 3. Default: 11, steps of a tenth.
 
     Raises:
