@@ -228,6 +228,27 @@ def test_with_a_given_radius_the_rise_is_known_too(rule, rise):
     assert rule.rise == (rise if rise is None else pytest.approx(rise))
 
 
+def test_a_part_that_moves_further_stays_within_the_largest_radius_and_says_how_far():
+    net, batch = problem(torch.float64)
+    rule, moved = flat.esam("auto", p=0.5), []
+    rule.radius.steps = 1e6  # so that only the cap holds it
+    before = rule._pass_at
+    rule._pass_at = lambda c, p, there, *rest: moved.append(_distance(p, there)) or before(c, p, there, *rest)
+    train.fit(net, train.cross_entropy, [batch] * 4, torch.optim.SGD(net.parameters(), lr=0.1), steps=4, gradient=rule)
+    assert rule.share == HIGHEST
+    assert moved[-1] == pytest.approx(rule.rho, rel=1e-6)
+
+
+def test_the_rise_of_a_rule_that_weighs_examples_is_that_of_the_batch():
+    net, batch = problem(torch.float64)
+    rule, losses = flat.delta_sam(0.1), []
+    before = rule._pass_at
+    rule._pass_at = lambda c, p, there, *rest: losses.append(before(c, p, there, *rest)) or losses[-1]
+    first = float(train.cross_entropy(net, batch).detach())
+    trained(rule, steps=1, net=(net, batch))
+    assert rule.rise == pytest.approx(float(losses[0]) / first - 1, rel=1e-9)
+
+
 def test_the_rise_of_a_compressed_point_is_the_ascents_own():
     """CrAM's last pass is at pruned weights, where the loss says nothing of the radius: e . g / L counts."""
     net, batch = problem(torch.float64)

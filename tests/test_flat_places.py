@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from trainflat import flat, train
 from trainflat.flat.places import Pruned, Quantized
@@ -69,9 +70,54 @@ def test_the_first_pass_computes_only_the_gradients_that_it_needs():
     counts = dict.fromkeys(dict(net.named_parameters()), 0)
     for name, p in net.named_parameters():
         p.register_post_accumulate_grad_hook(lambda p, name=name: counts.update({name: counts[name] + 1}))
-    train.fit(net, train.cross_entropy, [batch], sgd(net), steps=1, gradient=flat.last_layers(count=0))
-    assert counts["head.weight"] == counts["norm.bias"] == 2
-    assert counts["embed.weight"] == counts["blocks.2.1.weight"] == 1
+    train.fit(net, train.cross_entropy, [batch] * 3, sgd(net), steps=3, gradient=flat.last_layers(count=0))
+    assert counts["head.weight"] == counts["norm.bias"] == 3 * 2
+    assert (
+        counts["embed.weight"] == counts["blocks.2.1.weight"] == 2 + 1 + 1
+    )  # the first step finds out what the loss uses
+
+
+def test_where_the_drawn_parameters_are_not_used_the_step_is_plain():
+    net, batch = problem()[0], problem()[1]
+    net.register_parameter("unused", nn.Parameter(torch.ones(3)))
+    rules = (flat.esam(p=0.1, seed=seed) for seed in range(40))  # without the others no loss of a pass needs a gradient
+    for rule in rules:
+        train.fit(net, train.cross_entropy, [batch] * 3, sgd(net), steps=3, gradient=rule)
+
+
+class Segments(Encoder):
+    """An encoder under gradient checkpointing of the kind that gives no gradient where no input needs one."""
+
+    def forward(self, x):
+        x = self.embed(x)
+        for block in self.blocks:
+            x = x + checkpoint(block, x, use_reentrant=True)
+        return self.head(self.norm(x))
+
+
+def test_under_reentrant_checkpointing_the_same_parameters_move():
+    ends = []
+    for kind in (Encoder, Segments):
+        torch.manual_seed(0)
+        net = kind()
+        train.fit(
+            net, train.cross_entropy, [problem()[1]] * 4, sgd(net), steps=4, gradient=flat.last_layers(1.0, count=2)
+        )
+        ends.append(train.snapshot(net))
+    assert equal(*ends)
+
+
+def test_norm_layers_are_not_what_a_wrapper_of_that_name_holds():
+    class PreNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.fn = nn.LayerNorm(6), nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.fn(self.norm(x))
+
+    net = nn.Sequential(PreNorm(), nn.Linear(6, 3))
+    assert visited(flat.sam_on(), net, problem()[1]) == {"0.norm.weight", "0.norm.bias"}
 
 
 def test_a_model_without_such_layers_is_refused():
@@ -81,6 +127,28 @@ def test_a_model_without_such_layers_is_refused():
     norm = nn.LayerNorm(6)
     with pytest.raises(ValueError, match="no linear or convolutional layer"):
         train.fit(norm, train.cross_entropy, [batch], sgd(norm), steps=1, gradient=flat.cram())
+
+
+def test_what_is_to_stay_dense_is_found_in_wrapped_models_and_a_name_that_is_none_is_refused():
+    net, batch = problem()
+    zeros = []
+
+    def objective(model, batch):
+        zeros.append([int((m.weight == 0).sum()) > 0 for m in model.modules() if isinstance(m, nn.Linear)])
+        return train.cross_entropy(model, batch)
+
+    for wrapped in (net, nn.ModuleDict({"module": net})):
+        run = objective if wrapped is net else lambda model, batch: objective(model["module"], batch)
+        train.fit(wrapped, run, [batch], sgd(wrapped), steps=1, gradient=flat.cram(dense=["4."]))
+        assert zeros[-1] == [True, False]
+    with pytest.raises(
+        ValueError, match=r"no parameter's name begins with 'head', which is to stay dense; names are like '4.bias'"
+    ):
+        train.fit(net, train.cross_entropy, [batch], sgd(net), steps=1, gradient=flat.cram(dense=["head"]))
+    with pytest.raises(ValueError, match="all its linear and convolutional layers are to stay dense"):
+        train.fit(net, train.cross_entropy, [batch], sgd(net), steps=1, gradient=flat.cram(dense=["0", "4"]))
+    with pytest.raises(ValueError, match="dense lists beginnings of parameters' names, .* got the text 'head'"):
+        flat.cram(dense="head")
 
 
 # what is trained beside the model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from copy import deepcopy
 from functools import partial
@@ -13,7 +14,7 @@ from torch import nn
 from trainflat import flat, testing, train
 from trainflat.compress import Mask
 from trainflat.experiments.resolve import Spec, build
-from trainflat.flat.ascent import LastGradient, Part, Unfamiliar
+from trainflat.flat.ascent import LastGradient, Momentum, Part, Unfamiliar
 from trainflat.flat.combine import Summed, TwoSided
 from trainflat.flat.examples import Curved, Private, Sharpest
 from trainflat.flat.metrics import adaptive
@@ -131,6 +132,43 @@ def test_a_skipped_step_still_teaches_the_memory():
     assert seen == pytest.approx([1.0, 1.0, 0.0], abs=1e-6)
 
 
+@pytest.mark.parametrize("rule", [flat.sam, flat.asam, flat.stale_sam, flat.smoothness_adaptive, flat.looksam])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_gradient_of_zero_moves_nothing_without_eps_and_in_half_precision(rule, dtype):
+    takes_eps = "eps" in inspect.signature(rule).parameters
+    made = rule(0.5, **({"eps": 0.0} if takes_eps else {}))
+    w = nn.Parameter(torch.ones(2, dtype=dtype))
+
+    def closure():
+        w.grad = torch.zeros_like(w)
+        return torch.zeros(())
+
+    for _ in range(3):
+        made(closure, {"w": w}, 0.0)
+        assert w.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("direction", "reached"),
+    [(None, 1.0), (Unfamiliar(0.0, 0.5), 1.0), (LastGradient(), 1.0), (Momentum(0.5, 1), 1.0)],
+    ids=["this batch", "unfamiliar", "last gradient", "momentum"],
+)
+def test_a_start_of_its_own_is_left_along_the_direction(direction, reached):
+    """Q(w) = (0, 1.5) at two bits, the gradient is always (1, 0), and rho 1: (1, 1.5), also where a memory lends its room."""
+    model = nn.Linear(2, 1, bias=False)
+    model.weight.data = torch.tensor([[0.2, 1.5]])
+    seen = []
+
+    def objective(model, batch):
+        seen.append(model.weight.detach().clone())
+        return model.weight[0, 0]
+
+    rule = flat.compose(1.0, direction=direction, start=Quantized(2))
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
+    train.fit(model, objective, [(torch.ones(1), torch.ones(1))] * 3, still, steps=3, gradient=rule)
+    torch.testing.assert_close(seen[-1], torch.tensor([[reached, 1.5]]))
+
+
 # recipes and refusals
 
 
@@ -138,7 +176,7 @@ def test_a_skipped_step_still_teaches_the_memory():
     "table",
     [
         {"name": "interval", "rho": 0.2, "k": 3},
-        {"name": "cram", "rho": 0.05, "sparsity": [0.4, 0.9], "every": 5, "dense": ["head"]},
+        {"name": "cram", "rho": 0.05, "sparsity": [0.4, 0.9], "every": 5, "dense": ["4."]},
         {"name": "saq", "bits": 4, "perturb": "latent"},
         {"name": "adaptive_sam", "start": -INF, "end": 1.0},
     ],

@@ -187,6 +187,23 @@ def test_the_same_seed_gives_the_same_number_and_another_one_another():
     assert one == again != other
 
 
+def test_inside_autocast_the_loss_is_that_of_the_weights_it_is_asked_at():
+    net, batch = problem()
+    loss = flat.Loss(net, train.cross_entropy, [batch])
+    point = loss.weights() + 0.5
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        here = loss.value()
+        with loss.at(point):
+            there = loss.value()
+        assert loss.value() == here
+        sharp = flat.ascent_sharpness(loss, rho=0.5)
+    with loss.at(point):
+        exact = loss.value()
+    assert there == pytest.approx(exact, rel=0.02)
+    assert abs(there - here) > 10 * abs(there - exact)
+    assert sharp == pytest.approx(flat.ascent_sharpness(loss, rho=0.5), rel=0.1)
+
+
 def test_how_the_data_is_cut_into_batches_changes_nothing():
     net, (x, y) = problem(torch.float64)
     found = [

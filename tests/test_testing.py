@@ -159,6 +159,43 @@ def needs_every_gradient():
     return rule
 
 
+def keeps_what_autocast_cast():
+    def rule(closure, params, t):
+        loss = closure()
+        own = {p: p.data for p in params.values()}
+        try:
+            for p in params.values():
+                if p.grad is not None:
+                    p.data, p.grad = p.data + 0.1 * p.grad, None
+            closure()
+        finally:
+            for p, data in own.items():
+                p.data = data
+        return loss
+
+    return rule
+
+
+class Poisoned:
+    """The average of all gradients so far, which one bad batch spoils for good."""
+
+    def __init__(self):
+        self.mean = {}
+
+    def __call__(self, closure, params, t):
+        loss = closure()
+        for name, p in params.items():
+            if p.grad is not None:
+                p.grad = self.mean[name] = 0.5 * p.grad + 0.5 * self.mean.get(name, torch.zeros_like(p))
+        return loss
+
+    def state_dict(self):
+        return dict(self.mean)
+
+    def load_state_dict(self, state):
+        self.mean = dict(state)
+
+
 def draws_without_radius(rho=0.05):
     def rule(closure, params, t):
         torch.rand(1)
@@ -191,6 +228,8 @@ def ascends_on_a_part():
         (forgets_its_memory_on_disk, "resuming equals never stopping"),
         (divides_by_the_norm, "a gradient of zero gives no NaN"),
         (is_plain_at_first(divides_by_the_norm), "a gradient of zero gives no NaN"),
+        (keeps_what_autocast_cast, "called inside autocast a rule gives what it gives with autocast inside"),
+        (Poisoned, "a rule recovers from one bad batch"),
         (returns_a_graph, "without a graph"),
         (fills_nothing, "fills every gradient"),
         (needs_every_gradient, "does not use gets no gradient"),

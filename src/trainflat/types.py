@@ -46,7 +46,9 @@ class Closure(Protocol):
 class Gradient(Protocol):
     """Where the gradient is taken: fills ``p.grad`` and leaves every weight bit for bit as it was.
 
-    Called where one would call ``backward``. A rule with memory has ``state_dict`` and ``load_state_dict``.
+    Called where one would call ``backward``, once a step, with no gradients there before (or with a closure that clears them,
+    as torch's are): micro-batches belong into the closure, since what was there would be taken for a part of the direction.
+    A rule with memory has ``state_dict`` and ``load_state_dict``.
     """
 
     def __call__(self, closure: Closure, params: Params, t: float) -> Float[Tensor, ""]: ...

@@ -88,13 +88,15 @@ class Auto(Given):
             length = math.sqrt(count / len(now)) * float(norm([now - before]))
             self.memory["update"] = DECAY * known + (1 - DECAY) * length if known else length
 
-    def step(self, t: float, length: float, eps: float, weights: Sequence[Tensor], ascent: Tensors) -> float:
-        size = float(norm(list(weights)))
-        if not 0 < size < math.inf:
+    def step(
+        self, t: float, length: float, eps: float, weights: Sequence[Tensor], ascent: Tensors, scale: float
+    ) -> float:
+        size, straight = float(norm(list(weights))), float(norm(ascent))
+        if not 0 < size < math.inf or straight == 0:
             return 0.0
-        rho = min(self.steps * self.memory["update"], HIGHEST * size)
+        rho = min(abs(scale) * self.steps * self.memory["update"], HIGHEST * size)
         self.memory.update(rho=rho, share=rho / size)
-        return rho / (float(norm(ascent)) + eps)
+        return math.copysign(rho, scale) / (straight + eps)
 
     def watch(self, before: Float[Tensor, ""], after: Float[Tensor, ""]) -> None:
         super().watch(before, after)

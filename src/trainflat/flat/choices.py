@@ -35,6 +35,10 @@ class Choice:
             kept = self.memory[name] = kept.to(like.device)
         return kept
 
+    def forget(self) -> None:
+        """Begin anew, since what is remembered is not finite: no step was taken on it."""
+        self.memory = {}
+
     def state_dict(self) -> dict[str, Any]:
         return dict(self.memory)
 

@@ -37,7 +37,7 @@ def cram(
         sparsity: Lowest and highest share of these weights to prune, in [0, 1]; a pruned one under a mask counts. Default:
             0.4 and 0.9, from this project's first trial on digits; Peste et al. draw from 0.5, 0.7, 0.9 on ImageNet.
         every: In steps 0, every, 2 every, …, and `plain` in the others. Default: 1. With 5 a step costs 1.2 passes.
-        dense: Beginnings of the names of parameters that are not pruned, such as the task's head. Default: none.
+        dense: Beginnings of the names of parameters that are not pruned, such as ``["classifier"]``, the head. Default: none.
         sparse_grad: Whether what the second gradient says of the weights that are pruned there is left out, as Peste et al.
             advise. Default: no, with which digits were tried first.
         seed: Decides the sparsities, with the number of the step.

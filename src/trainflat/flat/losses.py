@@ -108,10 +108,12 @@ class Loss:
         try:
             for piece, p in self.pieces(point):
                 p.data = piece
+            torch.clear_autocast_cache()  # it keeps what it cast by the parameter, not by its value
             yield
         finally:
             for p, data in zip(self.params.values(), own, strict=True):
                 p.data = data
+            torch.clear_autocast_cache()
 
     def value(self) -> float:
         """f at the model's weights.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainflat.types import Params
 
-__all__ = ["at", "frozen", "random_state", "rooms", "set_random_state", "without_zeros"]
+__all__ = ["at", "random_state", "rooms", "set_random_state", "without_zeros"]
 
 
 def rooms(params: Params, kept: dict[str, Tensor]) -> list[Tensor]:
@@ -33,29 +32,18 @@ def rooms(params: Params, kept: dict[str, Tensor]) -> list[Tensor]:
 @contextmanager
 def at(params: Params, moved: Mapping[str, Tensor]) -> Iterator[None]:
     """Lets parameters be where they are ``moved`` to meanwhile. The weights' own memory is never written, so they come back
-    bit for bit (w + e - e is not w in floating point), and nothing has to be copied back."""
+    bit for bit (w + e - e is not w in floating point), and nothing has to be copied back. What autocast keeps of them in
+    low precision, by the parameter and not by its value, is forgotten at both ends."""
     own = {name: params[name].data for name in moved}
     try:
         for name, there in moved.items():
             params[name].data = there
+        torch.clear_autocast_cache()
         yield
     finally:
         for name, here in own.items():
             params[name].data = here
-
-
-@contextmanager
-def frozen(parameters: Sequence[nn.Parameter], closure: Any) -> Iterator[None]:
-    """Their gradients are not computed meanwhile, which saves time; under DDP they are, since it waits for all of them."""
-    if isinstance(getattr(closure, "model", None), nn.parallel.DistributedDataParallel):
-        parameters = ()
-    try:
-        for p in parameters:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
+        torch.clear_autocast_cache()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ A pruned weight needs no choice here: its gradient is zero under a mask, so that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from trainflat.types import Params
 __all__ = ["Pruned", "Quantized", "Where", "compressed", "last_layers", "matrices", "norm_layers"]
 
 SAMPLE = 1 << 20  # weights that a threshold is found from
+WRAPPERS = ("module.", "_orig_mod.")  # of DDP and torch.compile
 MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 Where = Callable[[nn.Module, Params], set[str]]
@@ -24,9 +25,10 @@ Where = Callable[[nn.Module, Params], set[str]]
 
 
 def norm_layers(model: nn.Module, params: Params) -> set[str]:
-    """The parameters of normalisation layers: torch's own, and any module whose class is called something with ``Norm``."""
-    chosen = _names(params, (m for m in model.modules() if "Norm" in type(m).__name__), "norm layers")
-    return chosen
+    """The parameters of normalisation layers: torch's own, and those that any module whose class is called something with
+    ``Norm`` has itself, not in modules inside it (a ``PreNorm`` block holds a whole layer)."""
+    norms = (m for m in model.modules() if "Norm" in type(m).__name__)
+    return _chosen(params, (p for m in norms for p in m.parameters(recurse=False)), "norm layers")
 
 
 def last_layers(count: int) -> Where:
@@ -48,7 +50,8 @@ def last_layers(count: int) -> Where:
         inside = {id(m) for layer in layers for m in layer.modules()}
         end = max(i for i, m in enumerate(modules) if id(m) in inside)
         after = [m for m in modules[end + 1 :] if id(m) not in inside]
-        return _names(params, [*layers[len(layers) - count :], *after], f"parameters in its last {count} layers")
+        ends = [*layers[len(layers) - count :], *after]
+        return _chosen(params, (p for m in ends for p in m.parameters()), f"parameters in its last {count} layers")
 
     return where
 
@@ -59,12 +62,12 @@ def matrices(model: nn.Module, params: Params) -> set[str]:
     return {name for name, p in params.items() if id(p) in weights}
 
 
-def _names(params: Params, modules, what: str) -> set[str]:
-    ids = {id(p) for module in modules for p in module.parameters()}
-    chosen = {name for name, p in params.items() if id(p) in ids}
-    if not chosen:
+def _chosen(params: Params, chosen: Iterable[nn.Parameter], what: str) -> set[str]:
+    ids = {id(p) for p in chosen}
+    names = {name for name, p in params.items() if id(p) in ids}
+    if not names:
         raise ValueError(f"there is nothing to move: this model has no {what} among its trainable parameters; use sam")
-    return chosen
+    return names
 
 
 class Pruned(Choice):
@@ -80,11 +83,26 @@ class Pruned(Choice):
         super().__init__()
         check("a sparsity", low, 0, 1)
         check("a sparsity", high, low, 1)
+        if isinstance(dense, str):
+            raise ValueError(
+                f"dense lists beginnings of parameters' names, such as ['classifier']; got the text {dense!r}"
+            )
         self.low, self.high, self.dense, self.seed, self.sparse_grad = low, high, tuple(dense), seed, sparse_grad
 
-    def chosen(self, names: set[str]) -> set[str]:
-        """Those of the names that are changed."""
-        return {name for name in names if not name.startswith(self.dense)} if self.dense else names
+    def chosen(self, names: set[str], model: nn.Module) -> set[str]:
+        """Those of the names that are changed; of a wrapped or compiled model they count without what the wrapper puts in front.
+
+        Raises:
+            ValueError: If no parameter of the model has a name that begins with one of ``dense``.
+        """
+        if not self.dense:
+            return names
+        known = [_bare(name) for name, _ in model.named_parameters()]
+        if lost := [begins for begins in self.dense if not any(name.startswith(begins) for name in known)]:
+            raise ValueError(
+                f"no parameter's name begins with {lost[0]!r}, which is to stay dense; names are like {known[-1]!r}"
+            )
+        return {name for name in names if not _bare(name).startswith(self.dense)}
 
     def __call__(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Change the tensors in place."""
@@ -97,6 +115,16 @@ class Pruned(Choice):
             threshold = float(torch.kthvalue(sample, kill).values)
             for x in tensors.values():
                 torch.hardshrink(x, threshold, out=x)
+
+
+def _bare(name: str) -> str:
+    """
+    >>> _bare("_orig_mod.module.classifier.weight"), _bare("classifier.weight")
+    ('classifier.weight', 'classifier.weight')
+    """
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -115,7 +143,7 @@ class Quantized(Choice):
         check("bits", bits, 2, 16)
         self.bits, self.sparse_grad = bits, False
 
-    def chosen(self, names: set[str]) -> set[str]:
+    def chosen(self, names: set[str], model: nn.Module) -> set[str]:
         return names
 
     def __call__(self, tensors: Mapping[str, Tensor], step: int) -> None:
@@ -132,7 +160,14 @@ def compressed(point: Pruned | Quantized, closure: Any, params: Params) -> set[s
         TypeError: If the closure does not say whose it is.
         ValueError: If there is none.
     """
-    names = point.chosen(matrices(model_of(closure, "a rule chooses what is compressed"), params))
+    model = model_of(closure, "a rule chooses what is compressed")
+    found = matrices(model, params)
+    names = point.chosen(found, model)
     if not names:
-        raise ValueError("there is nothing to compress: this model has no linear or convolutional layer to train")
+        why = (
+            "all its linear and convolutional layers are to stay dense"
+            if found
+            else "this model has no linear or convolutional layer to train"
+        )
+        raise ValueError(f"there is nothing to compress: {why}")
     return names

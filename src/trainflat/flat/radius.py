@@ -69,9 +69,11 @@ class Given(Choice):
     def see(self, params: Params) -> None:
         """Look at the weights at the beginning of a step."""
 
-    def step(self, t: float, length: float, eps: float, weights: Sequence[Tensor], ascent: Tensors) -> float:
-        """What an ascent, of this length in its rule's metric, of these weights, is multiplied by."""
-        return self.at(t) / (length + eps)
+    def step(
+        self, t: float, length: float, eps: float, weights: Sequence[Tensor], ascent: Tensors, scale: float
+    ) -> float:
+        """What an ascent, of this length in its rule's metric, of these weights, is multiplied by, with the direction's scale."""
+        return scale * (self.at(t) / (length + eps)) if length else 0.0
 
     def learn(self, params: Params, first: dict[str, Tensor], factor: float, length: float) -> None:
         """Look at the gradients before and after (in ``p.grad``) an ascent by ``factor`` times a vector of that length."""
@@ -89,8 +91,11 @@ class Smooth(Given):
 
     learns = remembers = True
 
-    def step(self, t: float, length: float, eps: float, weights: Sequence[Tensor], ascent: Tensors) -> float:
-        return self.memory.get("next") or self.at(t) / (length + eps)
+    def step(
+        self, t: float, length: float, eps: float, weights: Sequence[Tensor], ascent: Tensors, scale: float
+    ) -> float:
+        known = self.memory.get("next")
+        return scale * known if known else super().step(t, length, eps, weights, ascent, scale)
 
     @torch.no_grad()
     def learn(self, params: Params, first: dict[str, Tensor], factor: float, length: float) -> None:

@@ -7,6 +7,7 @@ radius along it, perhaps on to a compressed point, a last pass there gives the g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
@@ -20,7 +21,8 @@ from trainflat.flat.choices import Choice, model_of
 from trainflat.flat.combine import Replace, add_up, put_aside
 from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2, norm
-from trainflat.flat.moving import at, frozen, random_state, rooms, set_random_state, without_zeros
+from trainflat.flat.moving import at, random_state, rooms, set_random_state, without_zeros
+from trainflat.flat.others import Others
 from trainflat.flat.places import Pruned, Quantized, Where, compressed
 from trainflat.flat.radius import Given
 from trainflat.flat.when import Always
@@ -55,6 +57,7 @@ class Rule:
         self.metric, self.where, self.pieces, self.eps, self.dropout = metric, where, pieces, eps, dropout
         self.steps = 0
         self._room: dict[str, Tensor] = {}  # one copy of the weights, kept so that no step has to allocate it
+        self._others = Others()
 
     def __call__(self, closure: Closure, params: Params, t: float) -> Float[Tensor, ""]:
         """One step: fill the gradients, return the loss."""
@@ -67,6 +70,7 @@ class Rule:
         else:
             loss = self._piece_by_piece(closure, params, t, step)
         self.direction.see(params, self._room)
+        self._others.see(params)
         return loss
 
     @property
@@ -110,6 +114,10 @@ class Rule:
             put_aside(list(params.values()))
             return self._stay(self.examples.alone(closure, params, step), params)
         moved, factor, length = self._ascend(closure, params, vectors, t, step)
+        if not math.isfinite(length):
+            self.direction.forget()
+            if not self.direction.fresh:
+                return self._stay(self.examples.alone(closure, params, step), params)
         there = partial(self._pass_at, closure, params, moved, streams, step)
         beside = list(getattr(closure, "beside", ()))  # never moved, but it has gradients
         if self.combine.sums:  # the second gradient is added to the first where it lies
@@ -135,7 +143,7 @@ class Rule:
     def _watch(self, first: Any, second: Float[Tensor, ""], factor: float, length: float) -> None:
         """Show the radius what the ascent did to the loss: measured, or to first order where the last pass was elsewhere."""
         if first is not None and length > 0:
-            measured = self.direction.whole and self.point is None and not self.examples.compares
+            measured = self.direction.whole and self.point is None
             self.radius.watch(first, second if measured else first + factor * length**2)
 
     @torch.no_grad()
@@ -158,8 +166,10 @@ class Rule:
         if not self.direction.fresh:
             return None, self.direction.vectors(chosen, step)
         needs_all = self.combine.keeps or self.combine.sums or self.when.looks or self.radius.learns
-        with frozen([] if needs_all else [p for name, p in params.items() if name not in chosen], closure):
-            loss = self._first_pass(closure, params, step)
+        chosen, others = (chosen, []) if needs_all else self._others.of(chosen, params, closure)
+        if not chosen:  # nothing that the loss uses
+            return None, {}
+        loss = self._others.spared(others, chosen, lambda: self._first_pass(closure, params, step))
         return loss, {name: p.grad for name, p in chosen.items() if p.grad is not None}
 
     def _first_pass(self, closure: Any, params: Params, step: int) -> Float[Tensor, ""]:
@@ -187,8 +197,9 @@ class Rule:
             base: list[Tensor] = list(reached.values())
             direct, size = self.metric(base, turned, room)
             length = float(size)
-            factor = self.direction.scale * self.radius.step(t, length, self.eps, list(reached.values()), direct)
+            factor = self.radius.step(t, length, self.eps, list(reached.values()), direct, self.direction.scale)
             if self.start is not None:
+                direct = [v.clone() if v is there else v for v, there in zip(direct, room, strict=True)]
                 torch._foreach_copy_(room, base)
                 self._compress(self.start, closure, params, moved, step)
                 base = room

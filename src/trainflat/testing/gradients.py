@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from trainflat import train
 from trainflat.compress.masks import Mask
 from trainflat.flat.gradients import plain
-from trainflat.testing.problem import Counted, Stopped, equal, law, problem, same, trainable
+from trainflat.testing.problem import Counted, Stopped, equal, law, low, problem, same, trainable
 from trainflat.types import Batch, Gradient
 
 __all__ = ["check_gradient"]
@@ -32,9 +34,12 @@ def check_gradient(rule: Rule, *, parts: bool = False, large_batch: bool = True)
     3. Four micro-batches equal the large batch (float64, to 1e-9).
     4. A run that is saved, thrown away and resumed equals the run that never stopped, bit for bit, with dropout.
     5. Evaluating between two steps changes nothing.
-    6. In both steps a frozen parameter stays as it is, and one that the loss does not use does no harm.
+    6. In both steps a frozen parameter stays as it is, also if the optimizer has it, and one that the loss does not use does
+       no harm.
     7. In both a gradient of zero gives no NaN.
     8. If it has an option ``rho``: with ``rho=0`` it is ``flat.plain`` bit for bit, random stream included.
+    9. Called inside ``torch.autocast`` it gives, bit for bit, what it gives with a closure that is in autocast itself.
+    10. After a batch whose loss is not finite, on which no step is taken, the next step's gradients are finite.
 
     Args:
         rule: The factory, such as `flat.sam`; called anew for each law, since a rule may have memory. Give options with
@@ -63,6 +68,8 @@ def check_gradient(rule: Rule, *, parts: bool = False, large_batch: bool = True)
         for steps in (0, 1):
             _bears_frozen_and_unused(rule, parts, steps)
             _bears_a_zero_gradient(rule, parts, steps)
+            _is_itself_in_autocast(rule, parts, steps)
+        _recovers(rule, parts)
         if "rho" in inspect.signature(rule).parameters:
             _is_plain_without_radius(rule, parts)
 
@@ -174,6 +181,8 @@ def _bears_frozen_and_unused(rule: Rule, parts: bool, steps: int) -> None:
     law(equal(before, train.snapshot(net)), "a rule leaves frozen and unused parameters as they were")
     law(frozen.grad is None, "a frozen parameter gets no gradient")
     law(unused.grad is None or not unused.grad.any(), "a parameter that the loss does not use gets no gradient")
+    train.fit(net, train.cross_entropy, [batch], _sgd(net.parameters()), steps=1, gradient=gradient)
+    law(torch.equal(frozen, before["0.weight"]), "a frozen parameter stays as it is, also if the optimizer has it")
 
 
 def _bears_a_zero_gradient(rule: Rule, parts: bool, steps: int) -> None:
@@ -182,6 +191,29 @@ def _bears_a_zero_gradient(rule: Rule, parts: bool, steps: int) -> None:
     gradient(Counted(net, batch, factor=0.0).given(parts), trainable(net), 0.0)
     for name, p in net.named_parameters():
         law(p.grad is None or p.grad.isfinite().all(), f"a gradient of zero gives no NaN: that of {name!r} does")
+
+
+def _is_itself_in_autocast(rule: Rule, parts: bool, steps: int) -> None:
+    found = []
+    for around in (False, True):
+        net, batch = problem()
+        gradient = _begun(rule, net, batch, parts, steps)
+        closure = Counted(net, batch, low=not around).given(parts)
+        with low() if around else nullcontext():
+            loss = gradient(closure, trainable(net), 0.0)
+        found.append([loss, *(p.grad for p in net.parameters())])
+    law(same(*found), f"called inside autocast a rule gives what it gives with autocast inside (step {steps + 1})")
+
+
+def _recovers(rule: Rule, parts: bool) -> None:
+    net, batch = problem()
+    gradient = _begun(rule, net, batch, parts, 1)
+    for factor in (math.inf, 1.0):
+        for p in net.parameters():
+            p.grad = None
+        gradient(Counted(net, batch, factor=factor).given(parts), trainable(net), 0.0)
+    for name, p in net.named_parameters():
+        law(p.grad is not None and p.grad.isfinite().all(), f"a rule recovers from one bad batch: {name!r} does not")
 
 
 def _is_plain_without_radius(rule: Rule, parts: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from trainflat.train.batches import examples, first_part, part
 from trainflat.train.closure import losses_of
 from trainflat.types import Batch
 
-__all__ = ["Counted", "Stopped", "equal", "law", "problem", "same", "trainable", "untouched"]
+__all__ = ["Counted", "Stopped", "equal", "law", "low", "problem", "same", "trainable", "untouched"]
 
 
 class Stopped(Exception):
@@ -23,20 +23,24 @@ class Stopped(Exception):
 
 
 class Counted:
-    """A closure over one batch that counts its passes and raises `Stopped` in the one numbered ``fails_in``."""
+    """A closure over one batch that counts its passes and raises `Stopped` in the one numbered ``fails_in``; with ``low``
+    each pass is in bfloat16 by autocast."""
 
-    def __init__(self, net: nn.Module, batch: Batch, *, fails_in: int | None = None, factor: float = 1.0):
-        self.net, self.batch, self.fails_in, self.factor, self.passes = net, batch, fails_in, factor, 0
+    def __init__(
+        self, net: nn.Module, batch: Batch, *, fails_in: int | None = None, factor: float = 1.0, low: bool = False
+    ):
+        self.net, self.batch, self.fails_in, self.factor, self.low, self.passes = net, batch, fails_in, factor, low, 0
 
     def __call__(self, batch: Batch | None = None, share: float = 1.0) -> Tensor:
         self._count()
-        loss = share * self.factor * train.cross_entropy(self.net, self.batch if batch is None else batch)
+        with low() if self.low else nullcontext():
+            loss = share * self.factor * train.cross_entropy(self.net, self.batch if batch is None else batch)
         loss.backward()
         return loss.detach()
 
     def losses(self, weights: Tensor | None = None) -> Tensor:
         self._count()
-        with torch.set_grad_enabled(weights is not None):
+        with torch.set_grad_enabled(weights is not None), low() if self.low else nullcontext():
             losses = self.factor * losses_of(train.cross_entropy, self.net, self.batch)
         if weights is not None:
             (weights.to(losses) * losses).mean().backward()
@@ -58,6 +62,11 @@ class Counted:
             run.losses, run.count = self.losses, examples(self.batch)
             run.model = self.net
         return run
+
+
+def low() -> torch.autocast:
+    """Meanwhile what may be computed in bfloat16 is."""
+    return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
 def law(holds: bool | Tensor, sentence: str) -> None:

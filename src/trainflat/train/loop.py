@@ -98,7 +98,7 @@ def loop(
     if not params:
         raise ValueError("there is nothing to train: no parameter of the model requires a gradient")
     own = {id(p) for p in params.values()}
-    beside = [p for group in optimizer.param_groups for p in group["params"] if id(p) not in own]
+    beside = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad and id(p) not in own]
     device = next(iter(params.values())).device
     stream = enter(batches, start * accumulate)
     for group in optimizer.param_groups:
