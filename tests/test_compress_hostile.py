@@ -289,7 +289,7 @@ WISHES = {
     "precision": ([*COLUMNS, "--precision", "fp8"], ["precision", "fp8"]),
     "epochs": ([*COLUMNS, "--epochs", "0"], ["epochs", "0"]),
     "epochs that are none": ([*COLUMNS, "--epochs", "nan"], ["epochs", "nan"]),
-    "learning rate": ([*COLUMNS, "--lr", "-1"], ["learning rate: -1.0"]),
+    "learning rate": ([*COLUMNS, "--lr", "-1"], ["lr must be a number above 0, got -1.0"]),
     "batch": ([*COLUMNS, "--batch-size", "0"], ["batch size 0 is below 1"]),
     "length": ([*COLUMNS, "--max-length", "1000"], ["max_length 1000 must be from 3 to 32"]),
     "threads": ([*COLUMNS, "--threads", "0"], ["threads must be at least 1"]),

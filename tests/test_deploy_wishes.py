@@ -8,8 +8,10 @@ import json
 import re
 import shlex
 import sys
+import tomllib
 from html.parser import HTMLParser
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +23,7 @@ import torch
 from trainflat import cli, compress_text, hf
 from trainflat.cli.compress import compress as command_line
 from trainflat.deploy import command
+from trainflat.deploy.errors import mistakes
 from trainflat.deploy.guess import beware
 from trainflat.experiments import runner, trials
 from trainflat.experiments.trials import Trials
@@ -235,6 +238,105 @@ def test_a_model_that_cannot_be_written_leaves_no_folder_and_nothing_beside_it(a
     with pytest.raises(ZeroDivisionError):
         found.save(tmp_path / "small")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_searches_in_a_store_keep_their_own_recipes(at, tmp_path):
+    first = search(at, ways=("int8",))
+    second = search(at, ways=("int8",), epochs=1.0)
+    (at.store / "other").mkdir(exist_ok=True)
+    elsewhere = at.store / "other" / "reviews.csv"
+    elsewhere.write_bytes(Path(at.table).read_bytes())
+    third = compress_text(
+        str(elsewhere), text="review", label="verdict", model=at.model, store=at.store, ways=("int8",), **QUICK
+    )
+    for found, epochs in ((first, 2.0), (second, 1.0)):
+        kept = tomllib.loads((found.save(tmp_path / f"{epochs}") / "recipe.toml").read_text())
+        assert kept["defaults"]["epochs"] == epochs
+    assert first.name == second.name == "compress-reviews"
+    assert re.fullmatch(r"compress-reviews-[0-9a-f]{6}", third.name)
+
+
+def test_a_search_that_is_refused_leaves_the_recipe_of_the_one_before(at):
+    search(at, ways=("int8",))
+    path = at.store / "recipes" / "compress-reviews.toml"
+    before = path.read_text()
+    with pytest.raises(LookupError, match="samm"):
+        search(at, ways=("int8",), gradient="samm")
+    assert path.read_text() == before
+    assert not list(path.parent.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gradient": {"name": "sam", "rho": float("nan")}}, "rho of SAM must be a finite number, got nan"),
+        ({"gradient": "plain"}, "plain is Adam without a flat rule, which is always tried"),
+        ({"ways": "int8"}, r"ways lists what is tried, such as \['int8', 'shrunk'\]; got the text 'int8'"),
+        ({"ways": ()}, "there is nothing to try"),
+        ({"ways": ("shrunk",), "sizes": ()}, "and of shrunk some sizes"),
+        ({"holdout": "abc"}, "holdout is the share of the rows that is scored, .* got 'abc'"),
+        ({"seed": "abc"}, "seed draws the split and is a whole number, got 'abc'"),
+        ({"max_drop": float("inf")}, "max_drop .* must be finite, got inf"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_before_anything_runs(at, ran, options, said):
+    with pytest.raises(ValueError, match=said):
+        search(at, **options)
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rho", "nan"], "--rho takes a number of 0 or more, such as 0.05, or \"auto\"; got 'nan'"),
+        (["--rho", "-1"], "--rho takes a number of 0 or more"),
+        (["--rule", "{rho=0.1}"], "--rule takes a name, or a TOML table with a name such as"),
+        (["--rule", "{name='sam'"], "--rule takes a name, or a TOML table with a name such as"),
+        (["--rule", "{name='sam', rho=0.2}", "--rho", "0.1"], "both name a radius; leave one of them out"),
+        (["--set", "claim=3"], "--set claim: it has an option of its own or none"),
+    ],
+)
+def test_a_wrong_rule_is_one_sentence_about_the_option(at, monkeypatch, capsys, words, said):
+    asked = ["trainflat", "compress", at.table, "--text", "review", "--label", "verdict", "--store", str(at.store)]
+    assert call(monkeypatch, *asked, *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_labels_in_brackets_are_printed_as_they_are(at, tmp_path, monkeypatch, capsys):
+    table = tmp_path / "marked.csv"
+    table.write_text(Path(at.table).read_text().replace(",good,", ",[/red],").replace(",bad,", ",[bold],"))
+    columns = ["--text", "review", "--label", "verdict", "--max-length", "16"]
+    words = [*columns, "--model", at.model, "--try", "int8", "--epochs", "1", "--probe", "0"]
+    code = call(monkeypatch, "trainflat", "compress", str(table), *words, "--store", str(tmp_path / "store"))
+    assert code == 0, capsys.readouterr().err
+    assert "[/red], [bold]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_name_serves_for_an_offer_and_one_text_is_not_taken_for_many(at, tmp_path):
+    found = search(at, ways=("int8",))
+    kept = found.save(tmp_path / "dense", "dense from SAM")
+    assert "- Model: dense from SAM" in (kept / "README.md").read_text()
+    assert re.search(
+        r"- Latency: .* ms, median \(cpu, 1 thread, batch of 1 x \d+ tokens; ", (kept / "README.md").read_text()
+    )
+    with pytest.raises(TypeError, match="predict takes a list of texts, got the text 'lovely'; put it into brackets"):
+        found.predict("lovely")
+
+
+def test_of_a_regression_the_errors_are_told_in_the_labels_unit(at, tmp_path):
+    found = search(at, label="stars", ways=("int8",), epochs=6.0)
+    rmse = found.task.evaluate(found.model())["rmse"]
+    assert f"Its numbers are off by {rmse:.3g} (rmse, in the labels' unit)" in found.said
+    table = (found.report(tmp_path).parent / "table.md").read_text()
+    dense = found.offer("dense from Adam")
+    error = found.task.evaluate(found.model(dense))["rmse"]
+    assert "rmse and mae in the labels' unit" in table
+    assert f"{error:.3g}" in next(
+        line for line in table.partition("All metrics")[2].splitlines() if line.startswith("| Adam |")
+    )
+    worst = mistakes(found.task, found.model(), found.model(dense))["disagreements"]
+    for text in worst:
+        assert text["shift"] == pytest.approx(abs(float(text["small"]) - float(text["large"])), abs=0.02)
 
 
 def test_where_nothing_was_learned_it_says_so(at, tmp_path):

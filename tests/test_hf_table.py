@@ -288,7 +288,7 @@ def test_the_kind_can_be_said_where_what_is_found_would_be_wrong(tmp_path):
     assert find(many, "classification").names == tuple(map(str, range(77)))
     stars = labelled(tmp_path, [1, 2, 3])
     assert find(stars, "regression").values(stars).tolist() == [1, 2, 3]
-    with pytest.raises(ValueError, match=r"line 2: label 'x' is not a number, as in training"):
+    with pytest.raises(ValueError, match=r"line 2: label 'x' is not a number, as for a regression"):
         find(labelled(tmp_path, [1, "x", 3]), "regression")
     assert find(labelled(tmp_path, [1, "x", 3]), "classification").names == ("1", "3", "x")
     with pytest.raises(ValueError, match="kind 'class' is not one of classification, regression"):

@@ -21,7 +21,8 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*header, title=title, caption=note or None, title_justify="left", header_style="bold")
+    about = {"title": escape(title), "caption": escape(note) or None}
+    table = Table(*map(escape, header), **about, title_justify="left", header_style="bold")
     for row in rows:
         table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)

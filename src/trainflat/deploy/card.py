@@ -15,8 +15,8 @@ from trainflat.reports.rows import percent
 __all__ = ["card", "interval", "packing"]
 
 
-def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document: Mapping[str, Any]) -> str:
-    """The notes of a model card, in Markdown."""
+def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document: Mapping[str, Any], at: str) -> str:
+    """The notes of a model card, in Markdown; ``at`` says at what setting the latency was measured."""
     count = len(task.held_out)
     host = document.get("environment", {})
     packages = host.get("packages", {})
@@ -33,7 +33,7 @@ def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document
         "Size": f"{offer.bytes / 1e6:.1f} MB{' once packed' * bool(packing(offer))}, {offer.parameters:,.0f} parameters"
         + (f", {100 * gone:.0f} % of the layers' removed" if gone else "")
         + (f", {percent(offer.gone)} of them zero, which are stored" if offer.variant == "pruned" else ""),
-        "Latency": f"{offer.latency:.2f} ms for one batch, median, on {machine}",
+        "Latency": f"{offer.latency:.2f} ms, median ({at}; {machine})",
         "To serve": packing(offer),
         "Given up": forgone(offer, offers),
         "To be known": beware(task, offers),

@@ -20,13 +20,14 @@ def mistakes(task: Any, small: nn.Module, large: nn.Module) -> dict[str, Any]:
     """``confusion`` (true labels by answers) and ``disagreements`` of two models on the held-out texts of a task.
 
     The shift of a text is the total variation distance of the two models' probabilities, half the sum of |p - q|, from 0 to 1;
-    of a regression the absolute difference of their numbers, and it has no confusion.
+    of a regression the absolute difference of their numbers, in the labels' unit, and it has no confusion.
     """
     texts, truth = held_out(task)
     told = {"small": _outputs(task, small, texts), "large": _outputs(task, large, texts)}
     if not task.labels:
-        shift = np.abs(told["small"] - told["large"])[:, 0]
-        says = {name: [f"{value:.3g}" for value in task.predicted(output)] for name, output in told.items()}
+        numbers = {name: np.asarray(task.predicted(output), dtype=float) for name, output in told.items()}
+        shift = np.abs(numbers["small"] - numbers["large"])
+        says = {name: [f"{value:.3g}" for value in found] for name, found in numbers.items()}
         return {"disagreements": _worst(texts, [f"{value:.3g}" for value in truth], says, shift)}
     shift = 0.5 * np.abs(told["small"] - told["large"]).sum(-1)
     answers = {name: output.argmax(-1) for name, output in told.items()}

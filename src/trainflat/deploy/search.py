@@ -27,9 +27,15 @@ def planned(trials: Trials, store: Store) -> planning.Plan:
         ValueError, LookupError, FileNotFoundError: If something in it cannot be, the data for instance.
     """
     path = store.root / "recipes" / f"{trials.name}.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(trials.recipe(), encoding="utf-8")
-    return planning.plan(read(str(path)))
+    aside = path.with_name(f".{path.name}")  # what was there stays until the new one is known to be sound
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        aside.write_text(trials.recipe(), encoding="utf-8")
+        plan = planning.plan(read(str(aside)))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return plan
 
 
 def search(
@@ -61,4 +67,4 @@ def search(
     plan = planned(trials, kept)
     whole = shlex.join([*command, *wishing(wanted)]) if command else f"trainflat run {trials.name}.toml"
     document = runner.run(plan, kept, say=say, device=device, command=whole)
-    return Smaller(plan, kept, document, command=command, **wanted)
+    return Smaller(plan, kept, document, recipe=trials.recipe(), command=command, **wanted)

@@ -27,7 +27,7 @@ from trainflat.experiments.work import Parent, make_task
 from trainflat.reports import glance
 from trainflat.reports.forgone import facts, forgone
 from trainflat.reports.front import choose, pareto
-from trainflat.reports.offers import Offer, model, offers
+from trainflat.reports.offers import Offer, model, offers, setting, stated
 from trainflat.reports.rows import Row, results
 
 __all__ = ["Smaller"]
@@ -44,9 +44,16 @@ class Smaller:
     """
 
     def __init__(
-        self, plan: Plan, store: Store, document: Mapping[str, Any], *, command: Sequence[str] = (), **wanted: Any
+        self,
+        plan: Plan,
+        store: Store,
+        document: Mapping[str, Any],
+        *,
+        recipe: str,
+        command: Sequence[str] = (),
+        **wanted: Any,
     ):
-        self._plan, self._store, self._document = plan, store, document
+        self._plan, self._store, self._document, self._recipe = plan, store, document, recipe
         self._rows = list(_with_commands(store.rows(document), command))
         self._by = wanted.get("by") or "latency"
         self.offers = offers(self._rows)
@@ -57,7 +64,7 @@ class Smaller:
         else:
             self.best = found = self.offer(wanted["offer"])
             self.said = f"{found.name}: {facts(found)}, as asked for. {forgone(found, self.offers)}".rstrip()
-        self.said = f"{self.said} {beware(self.task, self.offers)}".rstrip()
+        self.said = " ".join(filter(None, [self.said, self._error(), beware(self.task, self.offers)]))
 
     def __repr__(self) -> str:
         return f"Smaller({len(self.offers)} models, {len(self.front)} on the front; {self.said})"
@@ -122,7 +129,13 @@ class Smaller:
         return int8.choose(self._whole(self._job(offer or self._fitting())), self.task.inputs(1), seconds=seconds)
 
     def predict(self, texts: Sequence[Any], offer: Offer | None = None) -> list[Any]:
-        """The label of each text (of each pair of texts), or its number where the task is a regression."""
+        """The label of each text (of each pair of texts), or its number where the task is a regression.
+
+        Raises:
+            TypeError: If ``texts`` is one text.
+        """
+        if isinstance(texts, str):
+            raise TypeError(f"predict takes a list of texts, got the text {texts[:40]!r}; put it into brackets")
         asked = self._loaded if offer is None else self.model(offer)
         return self.task.predicted(self._logits(asked, texts))
 
@@ -136,24 +149,26 @@ class Smaller:
         header = {key: value for key, value in self._document.items() if key != "points"}
         return reports.write_all(rows, {**header, "chosen": self._chosen}, folder)[0]
 
-    def save(self, folder: str | Path, offer: Offer | None = None) -> Path:
+    def save(self, folder: str | Path, offer: Offer | str | None = None) -> Path:
         """The model as a folder: weights, configuration, tokenizer, a card, the recipe and the report; there whole or not at all.
 
         ``trainflat.hf.load(folder)`` brings model and tokenizer back. Weights that torchao packs live in memory only: the folder
         has them as floats, and the card says how to pack them where the model serves.
 
         Raises:
-            LookupError: As `model`.
+            LookupError: As `model`, or `offer` where a name is given.
             OSError: If the folder is there already and not empty, or cannot be made.
         """
+        offer = self.offer(offer) if isinstance(offer, str) else offer
         folder, chosen = Path(folder), offer or self._fitting()
         check_place(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            notes = card(self.task, self.metric, chosen, self.offers, self._document)
+            at = stated(setting(self._rows) or ())
+            notes = card(self.task, self.metric, chosen, self.offers, self._document, at)
             self.task.save(aside, self._keepable(chosen), notes=notes)
-            shutil.copy(self._store.root / "recipes" / f"{self._plan.recipe.name}.toml", aside / "recipe.toml")
+            (aside / "recipe.toml").write_text(self._recipe, encoding="utf-8")
             self.report(aside / "report")
             aside.chmod(0o755)
             if folder.exists():
@@ -169,6 +184,15 @@ class Smaller:
         if self.best is None:
             return None
         return {**{name: getattr(self.best, name) for name in ("task", "arm", "variant", "sparsity")}, "by": self._by}
+
+    def _error(self) -> str:
+        """Of a regression how far the chosen model's numbers are off: a correlation does not see their scale."""
+        if self.task.labels or self.best is None:
+            return ""
+        small, large = (self._row(offer)["metrics"].get("rmse") for offer in (self.best, self._largest()))
+        if small is None or large is None:
+            return ""
+        return f"Its numbers are off by {small:.3g} (rmse, in the labels' unit), those of the best dense model by {large:.3g}."
 
     def _fitting(self) -> Offer:
         if self.best is None:

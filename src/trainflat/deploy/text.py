@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def compress_text(
         **options,
     }
     task = {key: value for key, value in task.items() if value is not None}
-    trials = Trials(**{"name": _title(source), "task": task, "claim": claim(source), **own})
+    trials = Trials(**{"name": _named(source, kept.root), "task": task, "claim": claim(source), **own})
     if by == "sparsity" and not {"pruned", "shrunk"} & set(trials.tried):
         raise ValueError(
             f"by='sparsity' needs a way that removes weights, pruned or shrunk; got {', '.join(trials.tried)}"
@@ -128,6 +129,19 @@ def _title(source: Any) -> str:
     ('compress-my-reviews-2', 'compress-set-small')
     """
     return "-".join(["compress", *re.findall(r"\w+", Path(str(source)).stem)])
+
+
+def _named(source: Any, root: Path) -> str:
+    """The title, with a digest behind it where the store has a search of that title about another table."""
+    title = _title(source)
+    path = root / "recipes" / f"{title}.toml"
+    if not path.is_file():
+        return title
+    try:
+        other = tomllib.loads(path.read_text(encoding="utf-8"))["defaults"]["task"]["data"]
+    except (tomllib.TOMLDecodeError, LookupError, TypeError):
+        return title
+    return title if other == str(source) else f"{title}-{hashlib.sha256(str(source).encode()).hexdigest()[:6]}"
 
 
 def _checked(task: Mapping[str, Any], ways: Sequence[str]) -> Any:

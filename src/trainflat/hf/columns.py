@@ -41,8 +41,10 @@ class Target:
         for code, value in enumerate(table.labels.values):
             plain = _number(value) if not self.names else number.get(_name(value, table.classes))
             if plain is None:
-                known = f"one of {listed(self.names)}" if self.names else "a number"
-                raise ValueError(f"{table.first(code)}: label {str(value)[:40]!r} is not {known}, as in training")
+                known = (
+                    f"one of {listed(self.names)}, as in training" if self.names else "a number, as for a regression"
+                )
+                raise ValueError(f"{table.first(code)}: label {str(value)[:40]!r} is not {known}")
             found.append(plain)
         return np.asarray(found, dtype=np.int64 if self.names else np.float32)[table.labels.codes]
 

@@ -56,6 +56,10 @@ def prepare(
     Raises:
         LookupError, FileNotFoundError, ValueError: As `trainflat.hf.text`.
     """
+    if holdout is not None and (isinstance(holdout, bool) or not isinstance(holdout, int | float)):
+        raise ValueError(f"holdout is the share of the rows that is scored, above 0 and at most 0.5; got {holdout!r}")
+    if type(seed) is not int:
+        raise ValueError(f"seed draws the split and is a whole number, got {seed!r}")
     if validation is not None and (holdout is not None or columns.groups):
         other = "groups" if columns.groups else "holdout"
         raise ValueError(f"{other} is for a split of our own, and validation={validation!r} is given: leave one out")

@@ -32,10 +32,10 @@ def forgone(offer: Offer, offers: Iterable[Offer]) -> str:
     if offer == dense:
         return "It is the best dense model itself."
     lost = compare(offer.values, dense.values)
-    verb = "loses" if lost.mean >= 0 else "gains"
-    d = lost if lost.mean >= 0 else compare(dense.values, offer.values)
+    loses = round(100 * lost.mean, 1) >= 0
+    verb, d = ("loses", lost) if loses else ("gains", compare(dense.values, offer.values))
     sure = "no interval" if d.low is None or d.high is None else f"95 % CI {points(d.low)} to {points(d.high)}"
-    kept = f"{verb} {count(round(100 * d.mean, 1))} ({sure}, n = {d.n})"
+    kept = f"{verb} {count(abs(round(100 * d.mean, 1)))} ({sure}, n = {d.n})"
     faster = times(dense.latency / offer.latency, "faster", "slower", "as fast")
     smaller = times(dense.bytes / offer.bytes, "smaller", "larger", "as large")
     return f"Beside the best dense model, {dense.name} ({facts(dense)}), it {kept}, is {faster} and {smaller}."

@@ -135,6 +135,10 @@ def check_wish(
             raise ValueError(f"a budget must be above 0, got {_limit(of, most)}")
     if max_drop is not None and not max_drop >= 0:
         raise ValueError(f"max_drop counts points that may be lost and must be 0 or more, got {max_drop}")
+    if max_drop == math.inf:
+        raise ValueError(
+            "max_drop counts points that may be lost and must be finite, got inf; with a budget it may be left out"
+        )
     _check_cost(by)
 
 

@@ -37,6 +37,7 @@ MANY = 8
 """Arms that are still set against each other one by one; a figure tells so many curves apart."""
 
 MISSING = "–"
+OWN_UNIT = ("rmse", "mae")  # errors, in the unit of what is predicted
 Show = Callable[[float], str]
 SCALE = "mean ± s.d. over seeds, in points (metric × 100)"
 ALONE = "Each interval stands for itself: no correction for multiplicity."
@@ -132,11 +133,13 @@ def metrics(rows: Iterable[Row] | Results, task: str) -> Table | None:
     if len(names) < 2:
         return None
     lines = [
-        (arm, *(_spread(of[name].values()) if name in of else MISSING for name in names))
+        (arm, *(_spread(of[name].values(), *_shown(name)) if name in of else MISSING for name in names))
         for arm, of in found.items()
         if of
     ]
-    return Table(f"All metrics, dense; {SCALE}", (axis(data), *names), tuple(lines), task)
+    own = [name for name in names if name in OWN_UNIT]
+    unit = f"; {' and '.join(own)} in the labels' unit" if own else ""
+    return Table(f"All metrics, dense; {SCALE}{unit}", (axis(data), *names), tuple(lines), task)
 
 
 def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
@@ -239,8 +242,14 @@ def bounds(d: Difference) -> str:
     return f"[{low}, {high}]"
 
 
-def _spread(values: Iterable[float], show: Show = points) -> str:
-    return plus_minus(values, show, points)
+def _spread(values: Iterable[float], show: Show = points, show_sd: Show = points) -> str:
+    return plus_minus(values, show, show_sd)
+
+
+def _shown(metric: str) -> tuple[Show, Show]:
+    """How a metric is written: in points, or as it is where it has a unit of its own."""
+    own: Show = lambda value: f"{value:.3g}"
+    return (own, own) if metric in OWN_UNIT else (points, points)
 
 
 def plus_minus(values: Iterable[float], show: Show, show_sd: Show | None = None) -> str:
