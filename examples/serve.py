@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import uvicorn
-from fastapi import FastAPI, HTTPException
-from pydantic import BaseModel, Field
+from fastapi import FastAPI, HTTPException, exceptions, responses
+from pydantic import BaseModel, Field, constr
 from tokenizers import Tokenizer
 
-MOST = 64  # texts of a request
+ASKED = 'the body is {"texts": [...]} with 1 to 64 texts, or pairs of texts, of whole Unicode characters'
+Text = constr(min_length=0)  # a bound makes pydantic refuse half a surrogate pair
 
 
 class Request(BaseModel):
-    texts: list[str] | list[tuple[str, str]] = Field(min_length=1, max_length=MOST)
+    texts: list[Text] | list[tuple[Text, Text]] = Field(min_length=1, max_length=64)
 
 
 def service(folder: str, threads: int = 1) -> FastAPI:
@@ -28,9 +29,9 @@ def service(folder: str, threads: int = 1) -> FastAPI:
     tokenizer.enable_padding(pad_id=about["padding"]["id"], pad_token=about["padding"]["token"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads  # of one request; requests run beside each other
-    path = str(Path(folder) / about["model"])
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    app = FastAPI(title=Path(folder).name)
+    session = onnxruntime.InferenceSession(f"{folder}/{about['model']}", options, providers=["CPUExecutionProvider"])
+    refuse = lambda *_: responses.JSONResponse({"detail": ASKED}, 422)  # FastAPI's own answer repeats the input
+    app = FastAPI(title=Path(folder).name, exception_handlers={exceptions.RequestValidationError: refuse})
 
     @app.get("/health")
     def health() -> dict:
@@ -46,12 +47,13 @@ def service(folder: str, threads: int = 1) -> FastAPI:
         logits = session.run(None, fed)[0]
         if not about["labels"]:
             return [{"score": float(z) * about["score"]["deviation"] + about["score"]["mean"]} for z in logits[:, 0]]
-        odds = np.exp(logits - logits.max(-1, keepdims=True))
-        shares = odds / odds.sum(-1, keepdims=True)
-        return [{"label": about["labels"][int(p.argmax())], "probability": float(p.max())} for p in shares]
+        shares = 1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)  # the largest of each softmax
+        return [{"label": about["labels"][z.argmax()], "probability": float(p)} for z, p in zip(logits, shares)]
 
     return app
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2 or not (Path(sys.argv[1]) / "export.json").is_file():
+        sys.exit(print("usage: python serve.py FOLDER [PORT], FOLDER of trainflat export", file=sys.stderr) or 2)
     uvicorn.run(service(sys.argv[1]), port=int(sys.argv[2]) if len(sys.argv) > 2 else 8000, log_level="warning")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,3 +165,42 @@ def test_control_c_exits_with_130_and_says_how_to_continue(tmp_path):
     assert "Go on with: trainflat run trial.toml" in err
     assert "Traceback" not in err
     assert list(tmp_path.rglob("state.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "made"), [("mine", "mine.toml"), ("m.v2", "m.v2.toml"), ("my own.toml", "my own.toml")]
+)
+def test_copy_says_the_command_that_runs_the_copy(trainflat, tmp_path, asked, made):
+    code, out, err = trainflat("copy", "quickstart", asked)
+    assert code == 0, err
+    assert (tmp_path / made).is_file()
+    command = shlex.split(out.partition("run it with: ")[2])
+    assert command == ["trainflat", "run", made]
+    assert trainflat("plan", command[-1], "--smoke")[0] == 0
+    code, _, err = trainflat("copy", "quickstart", asked)
+    assert (code, "already there" in err) == (2, True)
+
+
+def test_report_of_a_compressed_model_is_made_again_inside_it(trainflat, tmp_path):
+    trainflat("run", "trial.toml")
+    small = tmp_path / "small"  # as trainflat compress leaves it
+    shutil.copytree(tmp_path / ".trainflat" / "reports" / "trial", small / "report")
+    shutil.copy("trial.toml", small / "recipe.toml")
+    before = {path: path.read_bytes() for path in small.rglob("*") if path.suffix in (".html", ".md", ".json", ".toml")}
+    (small / "report" / "report.html").unlink()
+    (small / "report" / "table.md").write_text("old")
+    code, out, err = trainflat("report", "small")
+    assert code == 0, err
+    assert "Adam" in out
+    assert "What of the paper" not in out
+    assert sorted(path.name for path in small.iterdir()) == ["recipe.toml", "report"]
+    assert len(before) >= 5
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_folder_without_a_report_is_refused_and_stays_as_it_is(trainflat, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "recipe.toml").write_text(RECIPE)
+    code, _, err = trainflat("report", "model")
+    assert (code, "model holds no report" in err, err.count("\n")) == (2, True, 1)
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["recipe.toml"]

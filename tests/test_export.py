@@ -30,7 +30,7 @@ import onnxruntime  # noqa: E402
 from trainflat.export import card, check, graph, integers  # noqa: E402
 from trainflat.export.session import OnnxModel  # noqa: E402
 from trainflat.hf import small as small_folder  # noqa: E402
-from trainflat.int8 import by_onnxruntime  # noqa: E402
+from trainflat.int8 import by_onnxruntime, timing  # noqa: E402
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "so", "fine", "great", "dull", "poor"]
 WORDS += [f"word{i}" for i in range(88)]
@@ -291,10 +291,30 @@ def test_bench_prints_model_folders_and_exported_ones_as_json_or_a_table(finishe
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert {(row["batch"], row["length"]) for row in found["rows"]} == {(1, 4), (1, 32), (2, 4), (2, 32)}
+    assert "shrunk takes 32 tokens, to which what was asked is cut: 500" in found["said"]
     monkeypatch.setattr(by_onnxruntime, "NEEDS", ("onnx_that_is_not_there",))
     table = cli("bench", finished["int8"], where, "--batches", "1", "--lengths", "4", "--seconds", "0.02").output
     for said in ["torch, int8", "ONNX Runtime, int8", "p95", "examples/s", "1 thread(s)", "is left out"]:
         assert said in table
+
+
+def test_models_of_all_folders_take_turns(finished, monkeypatch):
+    def counted(models, inputs, **how):
+        sizes.append(len(models))
+        return race(models, inputs, **how)
+
+    sizes, race = [], timing.race
+    monkeypatch.setattr(timing, "race", counted)
+    monkeypatch.setattr(by_onnxruntime, "NEEDS", ("onnx_that_is_not_there",))  # spares the tracing
+    folders = [finished["whole"], finished["shrunk"]]
+    found = export.bench(folders, batches=[1, 2], lengths=[4, 40, 32], seconds=0.02)
+    alone = export.bench(folders[:1], batches=[1], lengths=[4], seconds=0.02)
+    asked = {(batch, length) for batch in (1, 2) for length in (4, 32)}
+    assert sizes == [2 * len(alone["rows"])] * len(asked) + [len(alone["rows"])]
+    for size in asked:
+        rows = [row for row in found["rows"] if (row["batch"], row["length"]) == size]
+        assert {row["folder"] for row in rows} == set(map(str, folders))
+        assert len({row["runs"] for row in rows}) == 1
 
 
 @pytest.fixture(scope="module")
@@ -355,6 +375,7 @@ def test_safetensors_come_back_bit_for_bit(finished, stages, tmp_path):
         before = export.source.open_source(finished[kind]).model
         inputs = words(["a great film", "so dull"], return_tensors="pt", padding=True)
         assert torch.equal(model(**inputs).logits, before(**inputs).logits)
+        assert len({path.stat().st_mode for path in (tmp_path / kind).iterdir()}) == 1  # who reads one reads all
     assert "no transformers model" in str(cli("export", stages["Finetune"], "--to", "safetensors").exception)
 
 
@@ -405,6 +426,10 @@ def test_bad_options_are_a_sentence(finished, tmp_path, monkeypatch, options, se
         (["--batches", "one"], "--batches takes whole numbers"),
         (["--lengths", "0"], "at least 1, got 0"),
         (["--seconds", "0"], "seconds must be above 0"),
+        (["--seconds", "inf"], "seconds must be above 0 and finite"),
+        (["--seconds", "nan"], "seconds must be above 0 and finite"),
+        (["--batches", ""], "at least one of the batches"),
+        (["--lengths", ","], "at least one of the lengths"),
     ],
 )
 def test_bad_sizes_of_a_bench_are_a_sentence(finished, options, sentence):

@@ -110,11 +110,19 @@ def test_it_says_what_it_is(address):
         assert json.load(answer)["labels"] == ["bad", "good"]
 
 
-@pytest.mark.parametrize(
-    "document", [{"texts": []}, {"texts": [["a", "pair"]]}, {"texts": "a"}, {}, {"texts": ["a"] * 65}, {"texts": [1]}]
-)
+HALF = "\ud800"  # of a surrogate pair: JSON has an escape for it, Unicode no character
+UNREADABLE = [
+    *({"texts": []}, {"texts": [["a", "pair"]]}, {"texts": "a"}, {}, {"texts": ["a"] * 65}, {"texts": [1]}),
+    *({"texts": [HALF]}, {"texts": ["a", f"b {HALF}"]}, {"texts": [["a", HALF]]}, {"texts": HALF}, {HALF: 1}),
+    {"texts": [float("nan")]},
+]
+
+
+@pytest.mark.parametrize("document", UNREADABLE, ids=ascii)
 def test_what_it_cannot_read_is_refused_and_it_lives_on(address, document):
-    assert post(address, document)[0] == 422
+    status, answer = post(address, document)
+    assert status == 422
+    assert isinstance(answer["detail"], str)
     assert post(address, {"texts": ["a film"]})[0] == 200
 
 
@@ -125,6 +133,14 @@ def test_many_ask_at_once_and_each_gets_its_own_answer(address):
     for i, (status, found) in enumerate(answers):
         assert status == 200
         assert found[0] == expected[TEXTS[i % len(TEXTS)]]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nowhere"]])
+def test_without_an_exported_folder_it_says_how_it_is_called(arguments, tmp_path):
+    command = [sys.executable, str(SERVE), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("usage: python serve.py FOLDER [PORT]")
 
 
 def test_the_service_is_short_and_needs_no_torch():

@@ -3,7 +3,9 @@ from __future__ import annotations
 import ast
 import errno
 import json
+import os
 import random
+import stat
 from itertools import repeat
 from pathlib import Path
 
@@ -306,6 +308,17 @@ def test_the_file_appears_by_renaming_after_it_is_synced(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", lambda self, to: events.append(("renamed", self.name)) or replace(self, to))
     train.save_weights(tmp_path / "weights", nn.Linear(2, 2))
     assert events == [("synced", False), ("renamed", "weights.part")]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_file_has_the_mode_that_the_umask_gives(umask, mode, tmp_path):
+    (tmp_path / "weights.part").touch(0o400)  # left by a process that was killed
+    before = os.umask(umask)
+    try:
+        train.save_weights(tmp_path / "weights", nn.Linear(2, 2))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "weights").stat().st_mode) == mode
 
 
 def test_a_folder_that_is_absent_is_an_oserror(tmp_path):

@@ -76,8 +76,10 @@ def export(
 def bench(
     folders: Annotated[list[Path], typer.Argument(help="Model folders, stages, or exported folders.")],
     batches: Annotated[str, typer.Option(help="Examples at a time.")] = "1,8,32",
-    lengths: Annotated[str, typer.Option(help="Tokens of an example.")] = "16,128",
-    seconds: Annotated[float, typer.Option(help="For each batch and length of a folder.")] = 2.0,
+    lengths: Annotated[
+        str, typer.Option(help="Tokens of an example; above what a model takes, what it takes.")
+    ] = "16,128",
+    seconds: Annotated[float, typer.Option(help="For each batch, length and folder.")] = 2.0,
     threads: Threads = 1,
     data: DataPath = None,
     as_json: AsJson = False,
@@ -107,7 +109,7 @@ def bench(
         ]
         for row in found["rows"]
     ]
-    note = "; ".join([f"{threads} thread(s), the runtimes of a folder taking turns", *found["said"]])
+    note = "; ".join([f"{threads} thread(s), all of one size taking turns", *found["said"]])
     print_table("Latency and throughput", header, rows, note)
 
 

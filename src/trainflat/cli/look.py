@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -54,15 +55,17 @@ def list_(store: StorePath = DEFAULT_STORE, as_json: AsJson = False, debug: Debu
 
 def copy(
     recipe: RecipeName,
-    to: Annotated[Path | None, typer.Argument(help="The new file; default: the recipe's name in this folder.")] = None,
+    to: Annotated[Path | None, typer.Argument(help="The new file, .toml; default: the recipe's name, here.")] = None,
     debug: Debug = False,
 ) -> None:
     """Copy a shipped recipe into a file of your own, to change it."""
     from trainflat.experiments.recipe import locate
 
     source = locate(recipe)
-    target = to or Path(source.name)
-    if target.exists():
-        raise FileExistsError(f"{target} is already there; name another file")
+    asked = to or Path(source.name)
+    target = asked if asked.name.endswith(".toml") else Path(f"{asked}.toml")
+    for there in (asked, target):
+        if there.exists():
+            raise FileExistsError(f"{there} is already there; name another file")
     shutil.copyfile(source, target)
-    print(f"{target} is yours; run it with: trainflat run {target}")
+    print(f"{target} is yours; run it with: trainflat run {shlex.quote(str(target))}")

@@ -23,34 +23,53 @@ def report(
     name: Annotated[
         str,
         typer.Argument(
-            help="A run of the store, named like its recipe; a group of runs, such as paper; or a folder of results."
+            help="A run of the store, named like its recipe; a group of runs, such as paper; or a folder: of results, or "
+            "of trainflat compress."
         ),
     ],
     store: StorePath = DEFAULT_STORE,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report; default: reports/NAME in the store.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the report; default: reports/NAME in the store, or where the folder NAME has it."
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Write the report of a run again, from what is finished of it, or of a whole group of runs as one page.
 
-    A folder that a report was written to will do as well: all is made from the rows.json and run.json in it.
+    A folder that a report was written to will do as well: all is made from the rows.json and run.json in it. Of a model that
+    `trainflat compress` wrote, the report inside it is made again.
     """
     from trainflat import reports
     from trainflat.experiments.store import Store
 
     kept, folder = Store(store), Path(name)
-    if folder.is_dir() and not (folder / "rows.json").exists() and (found := reports.study.read_back(folder)):
+    if held := _held(folder):
+        _show(*reports.read_back(held), out or held, as_json)
+    elif folder.is_dir() and (found := reports.study.read_back(folder)):
         _study(found, folder.resolve().name, out or folder, as_json)
-    elif folder.is_dir():
-        _show(*reports.read_back(folder), out or folder, as_json)
     elif (kept.root / "runs" / f"{name}.json").exists():
         report_run(kept, name, as_json, out)
     elif members := [run for run in kept.runs() if run.startswith(f"{name}/")]:
         documents = [kept.read_run(member) for member in members]
         found = [reports.study.Run(kept.rows(document), _header(kept, document)) for document in documents]
         _study(found, name, out or kept.root / "reports" / name, as_json)
+    elif folder.is_dir():
+        raise LookupError(
+            f"{folder} holds no report: one is made from rows.json and run.json, in it or in folders in it"
+        )
     else:
         kept.read_run(name)  # says what there is
+
+
+def _held(folder: Path) -> Path | None:
+    """The folder with one run's report: this one, or ``report`` in what `trainflat compress` wrote; None if neither has any."""
+    if (folder / "rows.json").exists():
+        return folder
+    inside = folder / "report"
+    return inside if (folder / "recipe.toml").is_file() and (inside / "rows.json").exists() else None
 
 
 def report_run(kept: Store, name: str, as_json: bool, out: Path | None = None) -> None:

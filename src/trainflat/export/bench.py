@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from trainflat import compress, int8
+from trainflat import compress, int8, train
 from trainflat.export import graph, session
 from trainflat.export.source import ABOUT, Source, open_source
 from trainflat.int8 import by_onnxruntime, timing
@@ -27,7 +28,7 @@ def bench(
     seconds: float = 2.0,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Time every folder's model in every runtime that is installed; all of one size take turns, so they share the weather.
+    """Time every folder's model in every runtime that is installed; all of one size take turns, whichever folder they are of.
 
     A model folder or a stage is timed in torch and, exported for the moment, in ONNX Runtime, in float32 and in int8 by every
     backend of `trainflat.int8`; an exported folder by its own graphs.
@@ -35,46 +36,79 @@ def bench(
     Args:
         folders: As `trainflat.export.export` takes or makes them.
         batches: Examples at a time.
-        lengths: Tokens of each, none of them padding; above what a model takes, what it takes. Of no meaning, and left out, for
-            models that read no tokens.
-        seconds: For each size of batch and text, all runtimes of a folder together.
+        lengths: Tokens of each, none of them padding; above what a model takes, what it takes, and ``said`` says so. Of no
+            meaning, and left out, for models that read no tokens.
+        seconds: For each size of batch and text and each folder; all runtimes of all folders take turns in the sum.
         threads: Of every runtime.
 
     Raises:
-        FileNotFoundError, LookupError, ValueError: If a folder holds nothing that can be timed, or a size is below 1.
+        FileNotFoundError, LookupError, ValueError: If a folder holds nothing that can be timed, no size is named or one is below
+            1, or the seconds are not above 0 or have no end.
 
     Returns:
-        ``rows``, one for each folder, runtime, batch and length, with ``p50_ms``, ``p95_ms``, ``per_second`` (examples), ``runs``
-        and ``bytes`` (None where a backend does not say); ``threads``; ``said``, what could not be timed and why, and what to
-        know about the processor.
+        ``rows``, one for each batch, length, folder and runtime, with ``p50_ms``, ``p95_ms``, ``per_second`` (examples), ``runs``
+        and ``bytes`` (None where a backend does not say); ``threads``; ``said``, what could not be timed and why, which lengths
+        were cut, and what to know about the processor.
     """
     if not folders:
         raise ValueError("name at least one folder to time")
+    if not batches or not lengths:
+        raise ValueError(f"name at least one of the {'lengths' if batches else 'batches'}, such as 1,8,32")
     if wrong := [size for size in (*batches, *lengths) if size < 1]:
         raise ValueError(f"batches and lengths are at least 1, got {wrong[0]}")
-    if not seconds > 0:
-        raise ValueError(f"seconds must be above 0, got {seconds}")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
     rows, said = [], list(int8.processor().warnings)
     with timing.threads(threads):
-        for folder in map(Path, folders):
-            contest = _Exported(folder) if (folder / ABOUT).is_file() else _Contest(open_source(folder))
-            said += contest.said
-            for batch in batches:
-                for inputs, length in contest.inputs(batch, lengths):
-                    raced = timing.race(contest.models, inputs, seconds=seconds)
-                    size = {"batch": batch, "length": length, "threads": threads}
-                    rows += [
-                        {"folder": str(folder), "runtime": name, **size, **asdict(took), "bytes": contest.bytes[name]}
-                        for name, took in raced.items()
-                    ]
+        contests = [_open(Path(folder)) for folder in folders]
+        for contest in contests:
+            said += [*contest.said, *_cut(contest, lengths)]
+        for batch in batches:
+            for entered in _sizes(contests, lengths):
+                rows += _race(entered, batch, seconds * len(entered))
     return {"rows": rows, "threads": threads, "said": list(dict.fromkeys(said))}
+
+
+def _sizes(contests: Sequence[_Contest | _Exported], lengths: Sequence[int]) -> Iterator[list[_Entry]]:
+    """For each length the models that are timed at it, each at a length only once."""
+    seen: set[_Entry] = set()
+    for length in lengths:
+        entries = [(contest, min(length, contest.longest) if contest.longest else None) for contest in contests]
+        if entered := [entry for entry in entries if entry not in seen]:
+            yield entered
+        seen.update(entered)
+
+
+def _race(entered: Sequence[_Entry], batch: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """The rows of one batch and length: all runtimes of all these folders take turns."""
+    runners: dict[str, nn.Module] = {}
+    for number, (contest, length) in enumerate(entered):
+        inputs = contest.inputs(batch, length)
+        runners |= {f"{number} {name}": _Fed(model, inputs) for name, model in contest.models.items()}
+    raced = timing.race(runners, torch.empty(batch), seconds=seconds)
+    for number, (contest, length) in enumerate(entered):
+        for name, size in contest.bytes.items():
+            about = {"folder": str(contest.folder), "runtime": name, "batch": batch, "length": length}
+            yield {**about, "threads": torch.get_num_threads(), **asdict(raced[f"{number} {name}"]), "bytes": size}
+
+
+def _cut(contest: _Contest | _Exported, lengths: Sequence[int]) -> list[str]:
+    """A sentence if a model takes fewer tokens than asked.
+
+    >>> from types import SimpleNamespace
+    >>> _cut(SimpleNamespace(longest=128, folder=Path("here/small")), [16, 512, 4000])
+    ['small takes 128 tokens, to which what was asked is cut: 512, 4000']
+    """
+    most = contest.longest or math.inf
+    longer = ", ".join(str(length) for length in dict.fromkeys(lengths) if length > most)
+    return [f"{contest.folder.name} takes {most} tokens, to which what was asked is cut: {longer}"] if longer else []
 
 
 class _Contest:
     """The runtimes of a model folder."""
 
     def __init__(self, source: Source):
-        self.source, self.said = source, []
+        self.source, self.folder, self.longest, self.said = source, source.folder, source.longest, []
         model, example = source.model, source.example(2, 16)
         grid = compress.grid(model)
         self.models: dict[str, nn.Module] = {f"torch{_on(grid)}": model}
@@ -97,13 +131,8 @@ class _Contest:
             self.models[name] = small
             self.bytes[name] = _in_torch(small) if backend.NAME == "torch.ao" else getattr(small, "bytes", None)
 
-    def inputs(self, batch: int, lengths: Sequence[int]) -> Iterator[tuple[Any, int | None]]:
-        longest = self.source.longest
-        if longest is None:
-            yield self.source.example(batch), None
-            return
-        for length in dict.fromkeys(min(length, longest) for length in lengths):
-            yield self.source.example(batch, length), length
+    def inputs(self, batch: int, length: int | None) -> Any:
+        return self.source.example(batch, length)
 
 
 class _Exported:
@@ -115,6 +144,9 @@ class _Exported:
             files, self.longest, self.known = about["files"], about["max_length"], about["inputs"]
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{folder / ABOUT} is damaged: {error}; export the model again") from error
+        if not self.longest or "input_ids" not in self.known:
+            raise ValueError(f"the graph in {folder} reads no tokens; time the folder that it was exported from")
+        self.folder = folder
         self.said: list[str] = []
         names = {
             name: f"ONNX Runtime{', int8' if 'int8' in name else ''}" for name in files if (folder / name).is_file()
@@ -124,13 +156,28 @@ class _Exported:
         self.models = {said: session.OnnxModel(folder / name) for name, said in names.items()}
         self.bytes = {said: made.bytes for said, made in self.models.items()}
 
-    def inputs(self, batch: int, lengths: Sequence[int]) -> Iterator[tuple[Any, int | None]]:
+    def inputs(self, batch: int, length: int | None) -> dict[str, Tensor]:
         """Token 1 everywhere: what a pass takes depends on how many there are."""
-        if not self.longest or "input_ids" not in self.known:
-            raise ValueError("this graph reads no tokens; time the folder that it was exported from")
-        for length in dict.fromkeys(min(length, self.longest) for length in lengths):
-            made = {name: torch.ones(batch, length, dtype=torch.long) for name in self.known}
-            yield {**made, "token_type_ids": torch.zeros(batch, length, dtype=torch.long)}, length
+        made = {name: torch.ones(batch, length or 1, dtype=torch.long) for name in self.known}
+        return {**made, "token_type_ids": torch.zeros(batch, length or 1, dtype=torch.long)}
+
+
+class _Fed(nn.Module):
+    """A model with its own batch, whatever it is called on, so that models which read differently take turns."""
+
+    def __init__(self, model: nn.Module, inputs: Any):
+        super().__init__()
+        self.model, self.own = model, inputs
+
+    def forward(self, _: Any) -> Tensor:
+        return train.logits(self.model, self.own)
+
+
+_Entry = tuple[_Contest | _Exported, int | None]  # and the tokens of its examples, if it reads any
+
+
+def _open(folder: Path) -> _Contest | _Exported:
+    return _Exported(folder) if (folder / ABOUT).is_file() else _Contest(open_source(folder))
 
 
 def _on(grid: dict[str, Any] | None) -> str:

@@ -70,7 +70,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) 
     aside = path.with_name(path.name + ".part")
     metadata = {"trainflat": json.dumps(header)}
     try:
+        aside.unlink(missing_ok=True)
+        aside.touch()
+        mode = aside.stat().st_mode & 0o777  # what the umask gives; safetensors' own file is for its owner alone
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, metadata)
+        aside.chmod(mode)
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         aside.replace(path)
