@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -106,6 +107,14 @@ def test_list_show_and_copy_serve_the_shipped_recipes(trainflat, tmp_path):
         (["run", "trial.toml", "--seeds", "0..3"], "--seeds takes a range"),
         (["run", "trial.toml", "--data", "nowhere"], "no folder nowhere"),
         (["run", "trial.toml", "--device", "cudax"], "not to be had here"),
+        (["run", "trial.toml", "--device", "tpu"], "'tpu' is not to be had here; use auto, cpu, cuda or cuda:N"),
+        (
+            ["run", "trial.toml", "--threads", "-1"],
+            "--threads takes a number of threads, or 0 for torch's choice; got -1",
+        ),
+        (["run", "trial.toml", "--store", "trial.toml"], "trial.toml is a file, not a folder; name another place"),
+        (["run", "trial.toml", "--store", "trial.toml/a"], "cannot use trial.toml/a/runs: trial.toml is a file"),
+        (["copy", "quickstart", "nodir/x.toml"], "cannot use nodir/x.toml: there is no folder nodir; make it, or name"),
         (["run", "trial.toml", "--set", "oneshot.sparsities=[0.5, 1.5]"], "must be in [0, 1)"),
         (["run", "trial.toml", "--set", "*.task={name='glue', subset='mprc'}"], "mrpc"),
         (["run", "trial.toml", "--bogus"], "bogus"),
@@ -124,6 +133,58 @@ def test_bad_input_is_one_line_and_exit_code_two(trainflat, arguments, sentence)
     assert sentence in err
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
+
+
+def test_no_command_is_answered_with_the_help_and_without_an_error(trainflat):
+    code, out, err = trainflat()
+    assert (code, err) == (2, "")
+    assert out == trainflat("--help")[1]
+    assert out.startswith("Usage: ")
+
+
+def refused(number: int, path: str | None = ".trainflat") -> OSError:
+    """An error as the system raises it."""
+    return OSError(number, os.strerror(number), path)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            refused(errno.EACCES),
+            "cannot read or write .trainflat: permission denied; "
+            "name another place, or change the permissions of this folder",
+        ),
+        (
+            refused(errno.EACCES, "trial.toml/x"),
+            "cannot read or write trial.toml/x: permission denied; "
+            "name another place, or change the permissions of trial.toml",
+        ),
+        (
+            refused(errno.EEXIST, "easy.csv"),
+            "cannot make easy.csv: something of this name is already there; name another place, or move it away",
+        ),
+        (
+            refused(errno.ENOENT, "x.toml"),
+            "cannot use x.toml: there is no such file or folder; make it, or name another place",
+        ),
+        (refused(errno.EISDIR, "a"), "cannot use a as a file: it is a folder; name a file"),
+        (refused(errno.EROFS, "a"), "cannot write a: its disk can only be read; name another place"),
+        (refused(errno.ENOSPC, "a"), "cannot write a: no space is left on its disk; free some, or name another place"),
+        (refused(errno.EIO, "{a}"), "cannot use {a}: Input/output error; name another place"),
+        (
+            OSError(errno.ENOSPC, "no space left on the disk of x; free some"),
+            "no space left on the disk of x; free some",
+        ),
+        (FileExistsError("x is already there; name another file"), "x is already there; name another file"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence_with_a_way_out(trainflat, monkeypatch, error, said):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("trainflat.experiments.store.Store.write_run", fail)
+    assert trainflat("run", "trial.toml") == (2, "", f"error: {said}\n")
 
 
 def test_debug_shows_the_traceback(trainflat):

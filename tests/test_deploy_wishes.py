@@ -273,6 +273,7 @@ def test_a_search_that_is_refused_leaves_the_recipe_of_the_one_before(at):
         ({"gradient": "plain"}, "plain is Adam without a flat rule, which is always tried"),
         ({"ways": "int8"}, r"ways lists what is tried, such as \['int8', 'shrunk'\]; got the text 'int8'"),
         ({"ways": ()}, "there is nothing to try"),
+        ({"gradient": {"rho": 0.1}}, "gradient must be a name or a table with a name"),
         ({"ways": ("shrunk",), "sizes": ()}, "and of shrunk some sizes"),
         ({"holdout": "abc"}, "holdout is the share of the rows that is scored, .* got 'abc'"),
         ({"seed": "abc"}, "seed draws the split and is a whole number, got 'abc'"),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from trainflat import flat
 from trainflat.experiments import plan as planning
 from trainflat.experiments.recipe import read, shipped
+from trainflat.experiments.resolve import find
+from trainflat.experiments.stages import training
 from trainflat.experiments.store import canonical, identity
 
 RECIPE = """# Does it work?
@@ -73,6 +76,7 @@ def test_parents_come_before_their_children(recipe):
         ("sparsity = 0.5", "sparsity = 1.5", "must be in [0, 1)"),
         ("sparsity = 0.5", 'sparsity = "half"', "must be float, got 'half'"),
         ("rounds = 2", "rounds = 0", "at least one round"),
+        ("rounds = 2", 'rounds = 2\nprecision = "fp16"', "precision must be 'fp32' or 'bf16', got 'fp16'"),
         ("steps = 6", "setps = 6", "did you mean 'steps'"),
         ("steps = 6", "steps = 0", "steps must be at least 1"),
         ('"mylab:blobs"', '"digitz"', "did you mean 'digits'"),
@@ -95,6 +99,49 @@ def test_a_mistake_is_found_while_planning(recipe, old, new, sentence):
     with pytest.raises((ValueError, LookupError)) as caught:
         planning.plan(recipe(old, new))
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["swa", "ema", "Loss", "barrier", "cka", "trace", "compose"])
+def test_what_is_no_rule_is_refused_as_a_gradient(recipe, name):
+    with pytest.raises(LookupError) as caught:
+        planning.plan(recipe(), overrides={"retrain.gradient": name})
+    said = str(caught.value)
+    assert f"gradient: {name!r} of trainflat.flat gives no Gradient" in said
+    assert {"sam", "plain"} <= known(said)
+    assert name not in known(said)
+
+
+def known(said: str) -> set[str]:
+    """The names that an error says it accepts."""
+    return set(said.partition("(known: ")[2].partition(")")[0].split(", "))
+
+
+def test_every_rule_is_accepted_as_a_gradient_and_nothing_else_is_listed(recipe):
+    rules = {name for name in flat.__all__ if getattr(flat, name).__annotations__.get("return") == "Gradient"}
+    assert len(rules) >= 20
+    for name in rules:
+        assert find(name, training.GRADIENTS) is getattr(flat, name)
+        assert planning.plan(recipe(), overrides={"retrain.gradient": name}).jobs
+    with pytest.raises(LookupError, match="there is no 'gradent' in trainflat.flat ") as caught:
+        planning.plan(recipe(), overrides={"retrain.gradient": "gradent"})
+    assert known(str(caught.value)) == rules
+
+
+def test_averages_are_accepted_as_an_average_and_rules_are_not(recipe):
+    for name in ("ema", "last", "swa"):
+        assert planning.plan(recipe(), overrides={"retrain.average": name}).jobs
+    with pytest.raises(LookupError, match="there is no 'sam' in trainflat.flat.averages; did you mean 'swa'"):
+        planning.plan(recipe(), overrides={"retrain.average": "sam"})
+
+
+def test_a_gradient_of_ones_own_is_not_looked_at(recipe):
+    assert planning.plan(recipe(), overrides={"retrain.gradient": "trainflat.flat:swa"}).jobs
+
+
+@pytest.mark.parametrize("field", ["gradient", "average"])
+def test_a_component_without_a_name_is_told_what_is_missing(recipe, field):
+    with pytest.raises(ValueError, match=rf"{field} must be a name or a table with a name, .* got {{'rho': 0.1}}"):
+        planning.plan(recipe(), overrides={f"retrain.{field}": {"rho": 0.1}})
 
 
 def test_an_override_reaches_a_stage_all_stages_or_a_keyword(recipe):

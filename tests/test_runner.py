@@ -247,3 +247,19 @@ def test_a_damaged_state_is_a_sentence_that_names_the_file(planned, tmp_path):
 def test_an_unknown_device_is_a_sentence(planned, tmp_path):
     with pytest.raises(ValueError, match="'cudax' is not to be had here"):
         runner.run(planned(), Store(tmp_path), device="cudax")
+
+
+@pytest.mark.parametrize("name", ["tpu", "meta", "cuda:", "cuda:x", "", "CPU"])
+def test_what_is_no_device_of_ours_is_told_the_ones_that_are(name):
+    with pytest.raises(ValueError) as caught:
+        runner.pick_device(name)
+    said = "is not to be had here; use auto, cpu, cuda or cuda:N, such as cuda:0"
+    assert str(caught.value) == f"the device {name!r} {said}"
+
+
+def test_a_gpu_that_is_not_there_is_a_short_sentence():
+    with pytest.raises(
+        ValueError, match=r"^the device 'cuda:99' is not to be had here \(.*\); use auto, cpu, cuda or cuda:N$"
+    ):
+        runner.pick_device("cuda:99")
+    assert runner.pick_device("cpu") == "cpu"

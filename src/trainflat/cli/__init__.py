@@ -14,7 +14,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="trainflat",
     help="Train flat, then compress, and show honestly what was gained.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -35,10 +34,10 @@ for verb in VERBS:
 
 
 def main() -> None:
-    """Entry point: an error is one sentence and exit code 2; Ctrl-C is 130."""
-    debug = "--debug" in sys.argv
+    """Entry point: an error is one sentence and exit code 2, as is no command after the help; Ctrl-C is 130."""
+    debug, asked = "--debug" in sys.argv, sys.argv[1:]
     try:
-        code = app(standalone_mode=False) or 0  # typer answers Ctrl-C with 130
+        code = app(asked or ["--help"], standalone_mode=False) or (0 if asked else 2)  # typer answers Ctrl-C with 130
     except Exception as error:
         if debug:
             raise

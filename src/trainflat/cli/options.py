@@ -38,7 +38,7 @@ Smoke = Annotated[bool, typer.Option("--smoke", help="The recipe's small size: s
 DataPath = Annotated[
     Path | None, typer.Option("--data", help="Folder with glue/<task>/<split>.parquet; default: the hub.")
 ]
-DeviceName = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+DeviceName = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 DEFAULT_STORE = Path(".trainflat")
 

@@ -46,6 +46,8 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run a recipe: what is done is found again, what was interrupted goes on, and a report is written."""
+    if threads < 0:
+        raise ValueError(f"--threads takes a number of threads, or 0 for torch's choice; got {threads}")
     asked = Asked(recipe, seeds, overrides or [], smoke, data)
     planned = asked.plan()
     from trainflat.experiments import cluster, progress, runner

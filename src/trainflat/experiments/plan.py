@@ -218,7 +218,16 @@ def _fitting(value: Any, hint: Any, where: str) -> Any:
             return float(value)
         elif isinstance(option, type) and type(value) is option:
             return value
-    accepted = " or ".join(
-        str(getattr(o, "__name__", o)).replace("typing.", "") for o in options if o is not type(None)
-    )
+    accepted = " or ".join(_said(option) for option in options if option is not type(None))
     raise ValueError(f"{where} must be {accepted}, got {value!r}")
+
+
+def _said(hint: Any) -> str:
+    """A type as an error names it; of a Literal what it accepts.
+
+    >>> _said(float), _said(tuple[int, ...]), _said(typing.Literal["fp32", "bf16"])
+    ('float', 'tuple', "'fp32' or 'bf16'")
+    """
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    return str(getattr(hint, "__name__", hint)).replace("typing.", "")

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 __all__ = ["Spec", "build", "check", "component", "find", "near", "parent", "sentence"]
+
+WAYS_OUT = {
+    errno.EACCES: "cannot read or write {path}: permission denied; name another place, or change the permissions of {near}",
+    errno.EEXIST: "cannot make {path}: something of this name is already there; name another place, or move it away",
+    errno.EISDIR: "cannot use {path} as a file: it is a folder; name a file",
+    errno.ENOENT: "cannot use {path}: there is no {missing}; make it, or name another place",
+    errno.ENOSPC: "cannot write {path}: no space is left on its disk; free some, or name another place",
+    errno.ENOTDIR: "cannot use {path}: {near} is a file, not a folder; name another place",
+    errno.EROFS: "cannot write {path}: its disk can only be read; name another place",
+}
+WAYS_OUT[errno.EPERM] = WAYS_OUT[errno.EACCES]
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ class Spec:
 
 
 def component(*homes: str, default: Any = dataclasses.MISSING, given: int = 0) -> Any:
-    """A stage's field that names something in one of the modules ``homes``, called with ``given`` positional arguments first."""
+    """A stage's field that names something in one of ``homes`` (see `find`), called with ``given`` positional arguments first."""
     default = Spec(default) if isinstance(default, str) else default
     return field(default=default, metadata={"homes": homes, "given": given})
 
@@ -61,16 +75,32 @@ def sentence(error: BaseException) -> str:
 
     >>> sentence(KeyError("there is no such thing"))
     'there is no such thing'
+    >>> sentence(FileExistsError(errno.EEXIST, "File exists", "easy.csv"))
+    'cannot make easy.csv: something of this name is already there; name another place, or move it away'
     """
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        return _refused(error)
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
 def find(name: str, homes: Iterable[str]) -> Callable[..., Any]:
-    """``"sam"`` is the public ``sam`` of one of the modules; ``"mylab.flat:noisy"`` is anybody's own.
+    """``"sam"`` is the public ``sam`` of one of the ``homes``; ``"mylab.flat:noisy"`` is anybody's own.
+
+    Args:
+        name: The name.
+        homes: Modules, of which all public names are meant; of ``"module -> Gradient"`` those functions only that are
+            annotated to return one. Somebody's own is taken as it is.
 
     Raises:
-        LookupError: If there is no such module or name, with the near miss.
+        LookupError: If there is no such module or name, or it returns something else; with the near miss.
+
+    Example:
+        >>> find("swa", ["trainflat.flat -> Average"]).__name__
+        'swa'
+        >>> find("sam", ["trainflat.flat -> Average"])
+        Traceback (most recent call last):
+        LookupError: 'sam' of trainflat.flat gives no Average; did you mean 'swa'? (known: ema, last, swa)
     """
     if ":" in name:
         module, _, attribute = name.partition(":")
@@ -78,15 +108,15 @@ def find(name: str, homes: Iterable[str]) -> Callable[..., Any]:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise LookupError(f"{name!r} was not found: {error}; is its folder on PYTHONPATH?") from error
-    known: dict[str, Any] = {}
+    known: set[str] = set()
     for home in homes:
-        module = importlib.import_module(home)
-        if name in getattr(module, "__all__", ()):
-            return getattr(module, name)
-        known |= dict.fromkeys(getattr(module, "__all__", ()))
-    raise LookupError(
-        f"there is no {name!r} in {' or '.join(homes)}{near(name, known)}; your own is written 'package.module:name'"
-    )
+        offered = _offered(home)
+        if name in offered:
+            return getattr(importlib.import_module(_parts(home)[0]), name)
+        known |= {*offered}
+    _check_gives(name, homes, known)
+    places = " or ".join(_parts(home)[0] for home in homes)
+    raise LookupError(f"there is no {name!r} in {places}{near(name, known)}; your own is written 'package.module:name'")
 
 
 def check(spec: Spec, homes: Iterable[str], given: int = 0) -> dict[str, Any]:
@@ -119,3 +149,49 @@ def build(spec: Spec, homes: Iterable[str], *args: Any, **extra: Any) -> Any:
     takes = inspect.signature(make).parameters
     usable = {key: value for key, value in extra.items() if key in takes}
     return make(*args, **{**usable, **spec.kwargs})
+
+
+def _parts(home: str) -> tuple[str, str]:
+    """The module, and what its functions have to give; nothing if all of it serves.
+
+    >>> _parts("trainflat.flat"), _parts("trainflat.flat -> Gradient")
+    (('trainflat.flat', ''), ('trainflat.flat', 'Gradient'))
+    """
+    module, _, gives = home.partition(" -> ")
+    return module, gives
+
+
+def _offered(home: str) -> list[str]:
+    """The public names of a home; annotations are text, since our modules postpone them."""
+    name, gives = _parts(home)
+    module = importlib.import_module(name)
+    public: list[str] = list(getattr(module, "__all__", ()))
+    if not gives:
+        return public  # looked at no further: some are imported when they are asked for
+    hints: dict[str, dict[str, str]] = {one: getattr(getattr(module, one), "__annotations__", {}) for one in public}
+    return [one for one in public if hints[one].get("return") == gives]
+
+
+def _check_gives(name: str, homes: Iterable[str], known: Iterable[str]) -> None:
+    """A name that is there, but not of a function that gives what is asked for."""
+    for home in homes:
+        module, gives = _parts(home)
+        if gives and name in getattr(importlib.import_module(module), "__all__", ()):
+            raise LookupError(f"{name!r} of {module} gives no {gives}{near(name, known)}")
+
+
+def _refused(error: OSError) -> str:
+    """What the system refused: what cannot be done with which path, why, and the way out."""
+    why = " ".join(str(error.strerror).split())
+    if not isinstance(error.filename, str):
+        return why
+    path = Path(error.filename)
+    levels = [path, *path.parents]
+    missing = [level for level in levels if not os.path.exists(level)]
+    here = next((level for level in levels if level not in missing), path)  # the last that is there
+    about = {
+        "path": path,
+        "near": "this folder" if str(here) == "." else here,
+        "missing": f"folder {missing[-1]}" if len(missing) > 1 else "such file or folder",
+    }
+    return WAYS_OUT.get(error.errno or 0, "cannot use {path}: {why}; name another place").format(why=why, **about)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 import threading
 import time
@@ -179,18 +180,20 @@ def _parent(store: Store, job: Job) -> Parent:
 
 
 def pick_device(name: str) -> str:
-    """The torch device of that name; "auto" is a GPU where there is one.
+    """The torch device of that name, of "cpu", "cuda" or "cuda:1"; "auto" is a GPU where there is one.
 
     Raises:
-        ValueError: If it is not to be had on this machine.
+        ValueError: If it is none of these, or not to be had on this machine.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
+        raise ValueError(f"the device {name!r} is not to be had here; use auto, cpu, cuda or cuda:N, such as cuda:0")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"the device {name!r} is not to be had here ({str(error).splitlines()[0]}); use cpu, cuda or auto"
+            f"the device {name!r} is not to be had here ({str(error).splitlines()[0]}); use auto, cpu, cuda or cuda:N"
         ) from error
     return name
 

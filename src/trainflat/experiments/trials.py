@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainflat.experiments.resolve import Spec
+
 __all__ = ["USUAL", "WAYS", "Trials"]
 
 USUAL = {"cpu": ("pruned", "int8", "shrunk"), "cuda": ("pruned", "shrunk")}
@@ -134,6 +136,8 @@ class Trials:
     def rules(self) -> list[tuple[str, Rule]]:
         """What each flat rule is called, and the rule: SAM, or with more than its radius given CRAM every 5."""
         given = [self.gradient] if isinstance(self.gradient, str | Mapping) else list(self.gradient)
+        for rule in given:
+            Spec.parse(rule, "gradient")
         return [(_label(rule), rule) for rule in given]
 
     def _stages(self) -> Iterator[tuple[str, dict[str, Any]]]:

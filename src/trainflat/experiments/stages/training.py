@@ -20,9 +20,9 @@ from trainflat.types import Average, Objective, Schedule
 __all__ = ["Training"]
 
 OPTIMIZERS = ("torch.optim",)
-GRADIENTS = ("trainflat.flat",)
+GRADIENTS = ("trainflat.flat -> Gradient",)
 SCHEDULES = ("trainflat.train.schedules",)
-AVERAGES = ("trainflat.flat.averages",)
+AVERAGES = ("trainflat.flat.averages -> Average",)
 OBJECTIVES = ("trainflat.train.objectives",)
 
 
