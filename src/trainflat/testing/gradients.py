@@ -25,7 +25,7 @@ Rule = Callable[..., Gradient]
 
 
 def check_gradient(rule: Rule, *, parts: bool = False, large_batch: bool = True) -> None:
-    """Check a rule on a small net, in well under a second. The laws:
+    """Check a rule on a small net, in about a second. The laws:
 
     1. In the first step and in the second it leaves every weight bit for bit as it was, in float32 and bfloat16, also when the
        closure raises in any pass; it fills the gradients and returns a finite 0-d loss without a graph.
