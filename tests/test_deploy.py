@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import tomllib
 
-import numpy as np
 import pytest
+import reviews
 import tinybert
-from tinybert import BAD, GOOD
 from typer.testing import CliRunner
 
 from trainflat import compress_text, hf
@@ -35,15 +33,7 @@ def checkpoint(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> str:
     """Two hundred reviews that one word decides."""
-    draw, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "reviews.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["review", "verdict", "stars"])
-        for i in range(200):
-            good = i % 2
-            words = [*draw.choice(["a", "film", "so"], 3), draw.choice(GOOD if good else BAD), f"w{i}"]
-            writer.writerow([" ".join(words), ["bad", "good"][good], 1.5 + 2.5 * good])
-    return str(path)
+    return reviews.write(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -82,33 +82,42 @@ class Trials:
     serve: str = "cpu"
 
     def __post_init__(self) -> None:
+        self._check_ways()
+        self._check_rules()
+        for name, value in (("lr", self.lr), ("epochs", self.epochs)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a number above 0, got {value}")
+        if wrong := [size for size in self.sizes if not 0 < size < 1]:
+            raise ValueError(f"a size is the share of the layers to remove, in (0, 1); got {wrong[0]}")
+
+    def _check_ways(self) -> None:
         if self.serve not in USUAL:
             raise ValueError(f"a model is served on {' or '.join(USUAL)}, got {self.serve!r}")
         if isinstance(self.ways, str):
             raise ValueError(f"ways lists what is tried, such as ['int8', 'shrunk']; got the text {self.ways!r}")
         if not self.tried or (set(self.tried) == {"shrunk"} and not self.sizes):
             raise ValueError(f"there is nothing to try; name some of {', '.join(WAYS)}, and of shrunk some sizes")
-        for name, value in (("lr", self.lr), ("epochs", self.epochs)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a number above 0, got {value}")
         if unknown := [way for way in self.tried if way not in WAYS]:
             raise ValueError(f"what can be tried is {', '.join(WAYS)}; got {', '.join(unknown)}")
         if self.serve != "cpu" and (never := [way for way in FOR_PROCESSORS if way in self.tried]):
             others = ", ".join(way for way in WAYS if way not in FOR_PROCESSORS)
             raise ValueError(f"{', '.join(never)} has kernels for processors only; on a GPU try some of {others}")
-        if wrong := [size for size in self.sizes if not 0 < size < 1]:
-            raise ValueError(f"a size is the share of the layers to remove, in (0, 1); got {wrong[0]}")
+
+    def _check_rules(self) -> None:
+        names = []
         for label, rule in self.rules():
-            numbers = rule.items() if isinstance(rule, Mapping) else ()
-            if wrong := [name for name, value in numbers if isinstance(value, float) and not math.isfinite(value)]:
-                raise ValueError(f"{wrong[0]} of {label} must be a finite number, got {dict(numbers)[wrong[0]]}")
+            numbers = rule if isinstance(rule, Mapping) else {}
+            if wrong := [
+                name for name, value in numbers.items() if isinstance(value, float) and not math.isfinite(value)
+            ]:
+                raise ValueError(f"{wrong[0]} of {label} must be a finite number, got {numbers[wrong[0]]}")
             if label == "PLAIN":
                 raise ValueError(
                     "plain is Adam without a flat rule, which is always tried; name a flat rule, such as sam"
                 )
-        names = [label for label, _ in self.rules()]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"the rule {twice[0]} is there twice; name each rule once")
+            if label in names:
+                raise ValueError(f"the rule {label} is there twice; name each rule once")
+            names.append(label)
 
     def recipe(self) -> str:
         """The recipe as TOML, its claim as the comment on top."""
