@@ -21,7 +21,7 @@ from trainflat.experiments.trials import Trials
 pytest.importorskip("transformers", reason="needs the extra: pip install 'trainflat[hf]'")
 pytest.importorskip("pyarrow", reason="needs the extra: pip install 'trainflat[hf]'")
 
-FAST = {"epochs": 1.0, "lr": 3e-3, "sizes": (0.5,), "batch_size": 16, "quiet": True}
+FAST = {"epochs": 1.0, "lr": 3e-3, "sizes": (0.5,), "gradient": "sam", "batch_size": 16, "quiet": True}
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +148,8 @@ COMMAND = [
     "0.003",
     "--sizes",
     "0.5",
+    "--rule",
+    "sam",
     "--batch-size",
     "16",
     "--max-length",

@@ -61,7 +61,7 @@ def packs(monkeypatch):
 
 def search(at, **more):
     wish = {"text": "review", "label": "verdict", "model": at.model, "store": at.store, "sizes": (0.5,)}
-    quick = {"epochs": 6.0, "lr": 3e-3, "batch_size": 16, "max_length": 16, "quiet": True}
+    quick = {"epochs": 6.0, "lr": 3e-3, "gradient": "sam", "batch_size": 16, "max_length": 16, "quiet": True}
     return compress_text(at.table, **{**wish, **quick, **more})
 
 

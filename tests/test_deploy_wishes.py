@@ -20,12 +20,13 @@ import reviews
 import tinybert
 import torch
 
-from trainflat import cli, compress_text, hf
+from trainflat import cli, compress_text, flat, hf
 from trainflat.cli.compress import compress as command_line
 from trainflat.deploy import command
 from trainflat.deploy.errors import mistakes
 from trainflat.deploy.guess import beware
 from trainflat.experiments import runner, trials
+from trainflat.experiments.resolve import Spec, build
 from trainflat.experiments.trials import Trials
 from trainflat.reports.offers import Offer
 
@@ -33,7 +34,7 @@ pytest.importorskip("transformers", reason="needs the extra: pip install 'trainf
 pytest.importorskip("pyarrow", reason="needs the extra: pip install 'trainflat[hf]'")
 
 TEXTS = ["a film so great w1", "so film a dull w2", "a a so lovely w3"]
-QUICK = {"epochs": 2.0, "lr": 3e-3, "batch_size": 16, "max_length": 16, "quiet": True}
+QUICK = {"epochs": 2.0, "lr": 3e-3, "gradient": "sam", "batch_size": 16, "max_length": 16, "quiet": True}
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +364,31 @@ def test_nothing_that_fits_is_shown_in_a_notebook_as_well(at):
     assert none.said in Strict(none._repr_html_()).text
 
 
+def test_beside_adam_a_search_trains_with_sam_and_with_the_default_rule_for_pretrained_models():
+    """Two steps of the rule in the recipe and of `flat.default` are the same."""
+    plain, sam, usual = tomllib.loads(Trials(name="mine", task={"name": "digits"}, claim="").recipe())["sweep"][
+        "optimizer"
+    ].values()
+    assert (plain["train.gradient"], sam["train.gradient"]) == ("plain", "sam")
+    weights = []
+    for rule in (
+        build(Spec.parse(usual["train.gradient"], "gradient"), ["trainflat.flat"]),
+        flat.default(pretrained=True),
+    ):
+        w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+
+        def closure(w=w):
+            w.grad, loss = None, (w**4).sum()
+            loss.backward()
+            return loss.detach()
+
+        for _ in range(2):
+            rule(closure, {"w": w}, 0.0)
+            w.data -= 0.01 * w.grad
+        weights.append(w.detach())
+    assert torch.equal(*weights)
+
+
 def test_the_defaults_of_the_command_are_those_of_the_search():
     given = inspect.signature(command_line).parameters
     usual = {name: f.default for name, f in Trials.__dataclass_fields__.items()}
@@ -372,7 +398,10 @@ def test_the_defaults_of_the_command_are_those_of_the_search():
     for name in ("batch_size", "max_length", "kind", "validation", "groups"):
         assert given[name].default == of_text[name]
     assert given["rule"].default is None
-    assert [usual["gradient"]] == import_module(command_line.__module__).RULES
+    rules = import_module(command_line.__module__)._rules
+    assert rules(None, None) == usual["gradient"]
+    assert rules(None, "0.1") == ({"name": "sam", "rho": 0.1}, {"name": "stale_sam", "rho": 0.1})
+    assert rules(["sam"], "auto") == {"name": "sam", "rho": "auto"}
     assert [float(size) for size in given["sizes"].default.split(",")] == list(usual["sizes"])
     assert tuple(map(int, given["seeds"].default.split(","))) == usual["seeds"]
     assert set(command.OPTIONS) <= {*usual, *of_text}

@@ -43,6 +43,7 @@ PASSES = {
     "cram": (flat.cram(), S),
     "cram, every fifth": (flat.cram(every=5), [2, 1, 1, 1, 1] * 2),
     "default": (flat.default(), [2, 1, 1, 1, 1] * 2),
+    "default, pretrained": (flat.default(pretrained=True), P),
     "dp_sat": (flat.dp_sat(), P),
     "saq": (flat.saq(), S),
     "rho 0": (flat.cram(rho=0.0), P),

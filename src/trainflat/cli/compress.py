@@ -21,10 +21,10 @@ from trainflat.cli.options import (
     parse_seeds,
 )
 from trainflat.cli.printing import print_json, print_table
+from trainflat.experiments.trials import RULES
 
 __all__ = ["compress", "parse_budget"]
 
-RULES = ["sam"]
 TARGETS = {"latency": "latency", "size": "bytes", "sparsity": "sparsity"}
 
 
@@ -65,7 +65,7 @@ def compress(
         list[str] | None,
         typer.Option(
             help="The flat rule beside plain Adam: sam, asam, cram, any gradient rule; or a TOML table with its name. "
-            "Repeatable; without: sam."
+            "Repeatable; without: sam and stale_sam."
         ),
     ] = None,
     rho: Annotated[str | None, typer.Option(help='Its radius: a number, or "auto"; default: the rule\'s.')] = None,
@@ -118,7 +118,7 @@ def compress(
         "groups": groups,
         "ways": ways if ways is None else tuple(filter(None, map(str.strip, ways.split(",")))),
         "sizes": tuple(_numbers("--sizes", sizes)),
-        "gradient": _rules(rule or RULES, rho),
+        "gradient": _rules(rule, rho),
         "epochs": epochs,
         "lr": lr,
         "seeds": tuple(parse_seeds(seeds)),
@@ -210,8 +210,11 @@ def _with(options: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return {**options, **more}
 
 
-def _rules(rules: list[str], rho: str | None) -> Any:
-    """One rule, or several."""
+def _rules(rules: list[str] | None, rho: str | None) -> Any:
+    """One rule, or several; a radius is that of the one, or of those that are usual."""
+    if not rules:
+        names = [rule if isinstance(rule, str) else rule["name"] for rule in RULES]
+        return RULES if rho is None else tuple(_rule(name, rho) for name in names)
     if rho is not None and len(rules) > 1:
         raise ValueError(
             f"--rho {rho} is the radius of which rule? Give each its own: --rule '{{name=\"sam\", rho=0.1}}'"

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainflat.experiments.resolve import Spec
 
-__all__ = ["USUAL", "WAYS", "Trials"]
+__all__ = ["RULES", "USUAL", "WAYS", "Trials"]
 
 USUAL = {"cpu": ("pruned", "int8", "shrunk"), "cuda": ("pruned", "shrunk")}
 WAYS = ("pruned", "int8", "shrunk", "static", "int4", "qat", "torchao8", "torchao4")
@@ -27,6 +27,10 @@ GRIDS: dict[str, Any] = {
 }
 FOR_PROCESSORS = ("int8", "static", "qat")
 SERVED = {"int8": ("int8", "static"), "int4": ("int4",)}  # training for a grid of weights serves all that store them so
+
+RULES: tuple[Any, ...] = ("sam", {"name": "stale_sam", "rho": 0.01})
+"""The flat rules that are tried beside plain Adam: the paper's, and `trainflat.flat.default`'s for pretrained models, which costs
+as many passes as Adam."""
 
 GATE_STEPS = 300
 """Gates have at least so many, at a rate that gets them to their target: enough for MiniLM at 95 %."""
@@ -45,8 +49,7 @@ class Trials:
         claim: What its comment says first.
         ways: Some of `WAYS`. Default: `USUAL`'s. "qat" trains for the grids of the others that are tried, of int8 if none is.
         sizes: Of "shrunk": shares of the layers' parameters to remove. Default: half, three quarters, nine tenths.
-        gradient: The flat rule beside plain Adam, or several, each with a model of its own in every size. Default: SAM, the
-            paper's.
+        gradient: The flat rule beside plain Adam, or several, each with a model of its own in every size. Default: `RULES`.
         lr: Adam's. Default: 5e-5, the largest of BERT's own grid (Devlin et al. 2019, appendix A.3).
         epochs: Of each training; a shrunk model has as many under gates and as many afterwards. Default: 3, as above.
         steps_per_epoch: Of the task.
@@ -70,7 +73,7 @@ class Trials:
     claim: str
     ways: tuple[str, ...] | None = None
     sizes: tuple[float, ...] = (0.5, 0.75, 0.9)
-    gradient: Rule | Sequence[Rule] = "sam"
+    gradient: Rule | Sequence[Rule] = RULES
     lr: float = 5e-5
     epochs: float = 3.0
     steps_per_epoch: int = 1000
@@ -189,14 +192,15 @@ class Trials:
 
 
 def _label(rule: Rule) -> str:
+    """An acronym in capitals, other names as they are; the radius is left out.
+
+    >>> _label("sam"), _label({"name": "stale_sam", "rho": 0.1}), _label({"name": "cram", "every": 5})
+    ('SAM', 'stale_sam', 'CRAM every 5')
     """
-    >>> _label("sam"), _label({"name": "sam", "rho": 0.1}), _label({"name": "cram", "every": 5})
-    ('SAM', 'SAM', 'CRAM every 5')
-    """
-    if isinstance(rule, str):
-        return rule.upper()
-    more = [f"{name} {value}" for name, value in rule.items() if name not in ("name", "rho")]
-    return " ".join([str(rule["name"]).upper(), *more])
+    table = {"name": rule} if isinstance(rule, str) else rule
+    name = str(table["name"])
+    more = [f"{key} {value}" for key, value in table.items() if key not in ("name", "rho")]
+    return " ".join([name if "_" in name else name.upper(), *more])
 
 
 def _lines(tables: Tables) -> Iterator[str]:
