@@ -206,9 +206,21 @@ def test_the_pruned_point_has_a_sparsity_from_the_range_another_each_time():
     assert 0.65 < max(pruned) < 0.81
 
 
+@pytest.mark.parametrize("t", [0.0, 0.1, 0.25, 0.5, 1.0])
+def test_a_range_that_grows_has_its_highest_sparsity_on_a_straight_line(t):
+    """By hand: 10 to 50 %, all of it there after half of the training; at one draw u the share is 0.1 + 0.4 u min(1, 2 t)."""
+    whole, grown = torch.randn(100, 100), torch.randn(100, 100)
+    whole.copy_(grown)
+    Pruned(0.1, 0.5)({"w": whole}, t=t, step=3)
+    Pruned(0.1, 0.5, grow=0.5)({"w": grown}, t=t, step=3)
+    u = (float((whole == 0).float().mean()) - 0.1) / 0.4
+    assert float((grown == 0).float().mean()) == pytest.approx(0.1 + 0.4 * u * min(1, 2 * t), abs=1e-4)
+    assert u > 0.1
+
+
 def test_the_threshold_of_a_large_model_is_close_to_the_exact_one():
     big = {"a": torch.randn(1500, 1000), "b": 3 * torch.randn(1200, 1000)}
-    Pruned(0.7, 0.7)(big, step=0)
+    Pruned(0.7, 0.7)(big, t=0.0, step=0)
     dead = sum(int((x == 0).sum()) for x in big.values())
     assert dead / 2.7e6 == pytest.approx(0.7, abs=2e-3)  # a sample of 900,000: a standard deviation of 0.0005
 
@@ -217,7 +229,7 @@ def test_the_quantized_point_has_its_grid_in_each_row_and_zeros_stay():
     before = torch.randn(20, 50)
     before[3], before[4, 7] = 0.0, 0.0  # a pruned neuron, a pruned weight
     moved = {"weight": before.clone()}
-    Quantized(8)(moved, step=0)
+    Quantized(8)(moved, t=0.0, step=0)
     scale = before.abs().amax(1, keepdim=True) / 127
     assert not moved["weight"][3].any()
     assert moved["weight"][4, 7] == 0

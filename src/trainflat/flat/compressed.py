@@ -22,6 +22,7 @@ def cram(
     every: int = 1,
     dense: Sequence[str] = (),
     sparse_grad: bool = False,
+    grow: float = 0.0,
     seed: int = 0,
 ) -> Gradient:
     """The gradient at the weights plus that at the *pruned* ascent point: g(w) + dL/dw at prune(w + rho g / |g|).
@@ -40,6 +41,8 @@ def cram(
         dense: Beginnings of the names of parameters that are not pruned, such as ``["classifier"]``, the head. Default: none.
         sparse_grad: Whether what the second gradient says of the weights that are pruned there is left out, as Peste et al.
             advise. Default: no, with which digits were tried first.
+        grow: Share of the training, in [0, 1], over which the highest sparsity rises in a straight line from the lowest to its
+            value. Default: 0, it is there from the first step.
         seed: Decides the sparsities, with the number of the step.
 
     Raises:
@@ -61,7 +64,7 @@ def cram(
     if len(sparsity) != 2:
         raise ValueError(f"sparsity is a range, its lowest and its highest value, such as [0.4, 0.9]; got {sparsity!r}")
     low, high = sparsity
-    return compose(rho, point=Pruned(low, high, dense, seed, sparse_grad), combine=Summed(), when=Every(every))
+    return compose(rho, point=Pruned(low, high, dense, seed, sparse_grad, grow), combine=Summed(), when=Every(every))
 
 
 def saq(rho: Radius = 0.05, *, bits: int = 8, perturb: Literal["quantized", "latent"] = "quantized") -> Gradient:

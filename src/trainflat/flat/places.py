@@ -73,21 +73,32 @@ def _chosen(params: Params, chosen: Iterable[nn.Parameter], what: str) -> set[st
 class Pruned(Choice):
     """The matrices without their smallest weights, all ranked together; the share is drawn from a range for each step.
 
+    The range is [low, low + (high - low) min(1, t / grow)], t the share of the training that is over; all of it if grow is 0.
     The threshold is the quantile of at most 2^20 weights, evenly spaced: exact for smaller models, to about 0.1 % for others.
     With ``sparse_grad`` the last pass says nothing of those that it finds at zero.
     """
 
     remembers = True
 
-    def __init__(self, low: float, high: float, dense: Sequence[str] = (), seed: int = 0, sparse_grad: bool = False):
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        dense: Sequence[str] = (),
+        seed: int = 0,
+        sparse_grad: bool = False,
+        grow: float = 0.0,
+    ):
         super().__init__()
         check("a sparsity", low, 0, 1)
         check("a sparsity", high, low, 1)
+        check("grow", grow, 0, 1)
         if isinstance(dense, str):
             raise ValueError(
                 f"dense lists beginnings of parameters' names, such as ['classifier']; got the text {dense!r}"
             )
         self.low, self.high, self.dense, self.seed, self.sparse_grad = low, high, tuple(dense), seed, sparse_grad
+        self.grow = grow
 
     def chosen(self, names: set[str], model: nn.Module) -> set[str]:
         """Those of the names that are changed; of a wrapped or compiled model they count without what the wrapper puts in front.
@@ -104,9 +115,10 @@ class Pruned(Choice):
             )
         return {name for name in names if not _bare(name).startswith(self.dense)}
 
-    def __call__(self, tensors: Mapping[str, Tensor], step: int) -> None:
+    def __call__(self, tensors: Mapping[str, Tensor], t: float, step: int) -> None:
         """Change the tensors in place."""
-        sparsity = self.low + (self.high - self.low) * chance("sparsity", self.seed, step)
+        grown = min(1.0, t / self.grow) if self.grow else 1.0
+        sparsity = self.low + (self.high - self.low) * grown * chance("sparsity", self.seed, step)
         size = sum(x.numel() for x in tensors.values())
         stride = -(-size // SAMPLE)
         sample = torch.cat([_wide(x.flatten()[::stride].abs()).cpu() for x in tensors.values()])
@@ -146,7 +158,7 @@ class Quantized(Choice):
     def chosen(self, names: set[str], model: nn.Module) -> set[str]:
         return names
 
-    def __call__(self, tensors: Mapping[str, Tensor], step: int) -> None:
+    def __call__(self, tensors: Mapping[str, Tensor], t: float, step: int) -> None:
         for x in tensors.values():
             scale = x.flatten(1).abs().amax(1).view(-1, *[1] * (x.ndim - 1)) / (2 ** (self.bits - 1) - 1)
             scale.masked_fill_(scale == 0, 1)

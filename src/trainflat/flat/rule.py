@@ -107,7 +107,7 @@ class Rule:
         if not self.when.looks and not self.when(step, t, _not_asked):
             return self._stay(self.examples.alone(closure, params, step), params)
         streams = random_state(params) if self.dropout == "replay" else None
-        loss, vectors = self._direction(closure, params, step)
+        loss, vectors = self._direction(closure, params, t, step)
         if self.when.looks and not self.when(step, t, lambda: float(norm(list(vectors.values())))):
             return self._stay(loss, params)
         if not vectors:  # a memory that is still empty, or nothing that may move has a gradient
@@ -156,7 +156,7 @@ class Rule:
         self.combine.skipped(params)
         return loss
 
-    def _direction(self, closure: Any, params: Params, step: int) -> tuple[Any, dict[str, Tensor]]:
+    def _direction(self, closure: Any, params: Params, t: float, step: int) -> tuple[Any, dict[str, Tensor]]:
         """The vector of each parameter that will move, and the loss of the first pass if there was one."""
         chosen = params
         if self.where is not None:
@@ -169,16 +169,16 @@ class Rule:
         chosen, others = (chosen, []) if needs_all else self._others.of(chosen, params, closure)
         if not chosen:  # nothing that the loss uses
             return None, {}
-        loss = self._others.spared(others, chosen, lambda: self._first_pass(closure, params, step))
+        loss = self._others.spared(others, chosen, lambda: self._first_pass(closure, params, t, step))
         return loss, {name: p.grad for name, p in chosen.items() if p.grad is not None}
 
-    def _first_pass(self, closure: Any, params: Params, step: int) -> Float[Tensor, ""]:
+    def _first_pass(self, closure: Any, params: Params, t: float, step: int) -> Float[Tensor, ""]:
         first = partial(self.examples.first, self.direction.over(closure), params, step, self._room)
         if self.start is None:
             return first()
         start: dict[str, Tensor] = {}
         with torch.no_grad():
-            self._compress(self.start, closure, params, start, step)
+            self._compress(self.start, closure, params, start, t, step)
         with at(params, start):
             return first()
 
@@ -201,21 +201,23 @@ class Rule:
             if self.start is not None:
                 direct = [v.clone() if v is there else v for v, there in zip(direct, room, strict=True)]
                 torch._foreach_copy_(room, base)
-                self._compress(self.start, closure, params, moved, step)
+                self._compress(self.start, closure, params, moved, t, step)
                 base = room
             for w, vector, there in zip(base, direct, room, strict=True):
                 torch.add(w, vector, alpha=factor, out=there)  # reads and writes each number once: no foreach has it
             if self.point is not None:
-                self._compress(self.point, closure, params, moved, step)
+                self._compress(self.point, closure, params, moved, t, step)
         return moved, factor, length
 
-    def _compress(self, point: Point, closure: Any, params: Params, moved: dict[str, Tensor], step: int) -> None:
+    def _compress(
+        self, point: Point, closure: Any, params: Params, moved: dict[str, Tensor], t: float, step: int
+    ) -> None:
         """Compress the matrices in ``moved``, and those that are not there yet from where they are."""
         names = compressed(point, closure, params)
         staying = {name: params[name] for name in params if name in names and name not in moved}
         for (name, p), out in zip(staying.items(), rooms(staying, self._room), strict=True):
             moved[name] = out.copy_(p)
-        point({name: moved[name] for name in params if name in names}, step)
+        point({name: moved[name] for name in params if name in names}, t, step)
 
     def _pass_at(
         self, closure: Any, params: Params, moved: dict[str, Tensor], streams: Any, step: int
