@@ -14,11 +14,19 @@ FOLDERS = sorted(path.parent for path in (ROOT / "results").rglob("rows.json"))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_a_folder_of_results_makes_its_tables_again(folder, tmp_path):
-    reports.write_all(*reports.read_back(folder), tmp_path)
+def test_a_folder_of_results_makes_its_tables_again(folder):
+    texts = reports.texts_of(*reports.read_back(folder))
     for name in ("table.md", "rows.csv"):
-        assert (tmp_path / name).read_text(encoding="utf-8") == (folder / name).read_text(encoding="utf-8")
+        assert texts[name] == (folder / name).read_text(encoding="utf-8")
     assert (folder / "log.txt").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_folder_of_results_makes_its_page_and_its_pictures_again(folder, tmp_path):
+    made = {path.relative_to(tmp_path) for path in reports.write_all(*reports.read_back(folder), tmp_path)}
+    kept = {path.relative_to(folder) for path in folder.rglob("*") if path.suffix in (".html", ".svg", ".png")}
+    assert kept - {Path("report.png")} <= made
 
 
 def test_every_folder_of_results_is_linked_from_the_list_of_results():

@@ -6,7 +6,7 @@ from trainflat.reports import study
 from trainflat.reports.cost import costs
 from trainflat.reports.curves import png, svg
 from trainflat.reports.flatness import how_flat
-from trainflat.reports.folder import read_back, write_all
+from trainflat.reports.folder import read_back, texts_of, write_all
 from trainflat.reports.formats import to_csv, to_json
 from trainflat.reports.page import report, write
 from trainflat.reports.render import html, markdown, text
@@ -36,6 +36,7 @@ __all__ = [
     "summary",
     "svg",
     "text",
+    "texts_of",
     "to_csv",
     "to_json",
     "welch",

@@ -30,7 +30,7 @@ from trainflat.reports.page import Header
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.sentences import findings
 
-__all__ = ["read_back", "write_all"]
+__all__ = ["read_back", "texts_of", "write_all"]
 
 
 def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path) -> list[Path]:
@@ -43,27 +43,7 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
         The files, report.html first.
     """
     data = results(rows)
-    folder = Path(folder)
-    told = [f"- {text}" for text in [departure(header)] if text]
-    told += [f"- {finding.task}: {finding}" for finding in findings(data)]
-    told += [f"- {said}" for said in paper.claims(data)]
-    shrunk = [table for task in data.tasks for table in smaller.tables(data, task)]
-    all_tables = [
-        *paper.tables(data),
-        *family.tables(data),
-        *shrunk,
-        *tables.every(data),
-        *how_flat(data),
-        *predicts.tables(data),
-        *costs(data),
-    ]
-    markdown = [render.markdown(table) for table in all_tables]
-    texts = {
-        "table.md": "\n".join([*told, "", *markdown]),
-        "rows.csv": to_csv(data.rows),
-        "rows.json": to_json(data.rows),
-        "run.json": to_json(header),
-    }
+    folder, texts = Path(folder), texts_of(data, header)
     written = [page.write(data, header, folder / "report.html", beside=list(texts))]
     written += [files.write(folder / name, content) for name, content in texts.items()]
     for task, variant in curves.panels(data):
@@ -82,6 +62,30 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
         written.append(files.write(folder / "contours" / f"{stem}.svg", contours.svg(row, head)))
         written.append(contours.png(row, folder / "contours" / f"{stem}.png", head))
     return [*written, *paper.pictures(data, folder)]
+
+
+def texts_of(rows: Iterable[Row] | Results, header: Header) -> dict[str, str]:
+    """What `write_all` writes beside the page and the pictures, by the file's name: findings and tables, rows, the header."""
+    data = results(rows)
+    told = [f"- {text}" for text in [departure(header)] if text]
+    told += [f"- {finding.task}: {finding}" for finding in findings(data)]
+    told += [f"- {said}" for said in paper.claims(data)]
+    shrunk = [table for task in data.tasks for table in smaller.tables(data, task)]
+    all_tables = [
+        *paper.tables(data),
+        *family.tables(data),
+        *shrunk,
+        *tables.every(data),
+        *how_flat(data),
+        *predicts.tables(data),
+        *costs(data),
+    ]
+    return {
+        "table.md": "\n".join([*told, "", *map(render.markdown, all_tables)]),
+        "rows.csv": to_csv(data.rows),
+        "rows.json": to_json(data.rows),
+        "run.json": to_json(header),
+    }
 
 
 def read_back(folder: str | Path) -> tuple[list[Row], Header]:
