@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from trainflat.reports import family, family_figure, findings, folder, page, tables
+from trainflat.reports import family, family_figure, findings, folder, page, reach, tables
 from trainflat.reports.rows import results
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.8)
@@ -43,26 +45,58 @@ def test_compressibility_equals_a_fine_search_along_the_curve():
     for _ in range(200):
         s = [0.0, *np.sort(draw.uniform(0.05, 0.95, 5)).round(3)]
         curve = dict(zip(s, 0.9 - np.abs(np.cumsum(draw.normal(0, 0.006, 6)))))
-        assert family._reach(curve, 0.89) == pytest.approx(brute(curve, 0.89), abs=2e-5)
+        found = reach._reach(np.array([*curve.values()]), np.array([*curve]), np.array(0.89))
+        assert found == pytest.approx(brute(curve, 0.89), abs=2e-5)
 
 
 def test_it_is_measured_against_the_dense_reference_of_the_same_seed():
     data = results(list(made()))
-    found = family.compressibility(data, "digits", "rule 4")
+    found = reach.compressibility(data, "digits", "rule 4")
     assert found == pytest.approx(dict.fromkeys((0, 1, 2), 0.42))
     rows = [{**row, "value": row["value"] - 0.02} if row["arm"]["rule"] == "rule 4" else row for row in made()]
-    assert set(family.compressibility(results(rows), "digits", "rule 4").values()) == {
+    assert set(reach.compressibility(results(rows), "digits", "rule 4").values()) == {
         0.0
     }  # no longer as good when dense
 
 
 def test_a_curve_that_never_falls_ends_at_its_last_sparsity():
     data = results([row for row in made() if row["sparsity"] <= 0.4])
-    assert set(family.compressibility(data, "digits", "rule 9").values()) == {0.4}
+    assert set(reach.compressibility(data, "digits", "rule 9").values()) == {0.4}
 
 
 def test_an_exact_point_is_still_kept():
-    assert family._reach({0.0: 0.97, 0.5: 0.96, 0.6: 0.90}, 0.97 - 0.01) == pytest.approx(0.5)
+    assert reach._reach(
+        np.array([0.97, 0.96, 0.90]), np.array([0.0, 0.5, 0.6]), np.array(0.97 - 0.01)
+    ) == pytest.approx(0.5)
+
+
+def test_one_number_an_arm_is_where_the_mean_curve_crosses_with_the_interval_of_every_draw_of_seeds():
+    """Three seeds that lose a point at different places: all 27 draws by hand, each by a fine search."""
+    draw = np.random.default_rng(1)
+    rows = [
+        {**row, "value": row["value"] + (draw.normal(0, 0.004) if row["variant"] != "int8 per_channel" else 0)}
+        for row in made(2)
+    ]
+    data = results(rows)
+    curve, line = {}, data.values("digits", "Adam", "dense", 0.0)
+    for seed in range(3):
+        values = [data.values("digits", "SAM", "dense", 0.0)[seed]]
+        values += [data.values("digits", "SAM", "pruned", s)[seed] for s in SPARSITIES]
+        curve[seed] = np.array(values)
+
+    def by_hand(seeds):
+        mean = np.mean([curve[s] for s in seeds], 0)
+        return brute(dict(zip((0.0, *SPARSITIES), mean)), np.mean([line[s] for s in seeds]) - 0.01)
+
+    found = reach.reach(data, "digits", "SAM")
+    every = [by_hand(seeds) for seeds in itertools.product(range(3), repeat=3)]
+    assert found.value == pytest.approx(by_hand(range(3)), abs=2e-5)
+    assert found.low == pytest.approx(np.percentile(every, 2.5, method="inverted_cdf"), abs=1e-3)
+    assert found.high == pytest.approx(np.percentile(every, 97.5, method="inverted_cdf"), abs=1e-3)
+    assert found.low < found.value < found.high
+    assert reach.reach(data, "digits", "SAM", beside="SAM").high == 0.0
+    two = results([row for row in rows if row["seed"] < 2])
+    assert reach.reach(two, "digits", "SAM").low is None
 
 
 def test_the_table_puts_the_furthest_first_and_says_cost_and_differences():

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trainflat.reports.reach import VARIANT, Reach, reach
 from trainflat.reports.rows import Results, Row, percent, results
-from trainflat.reports.stats import Difference, Summary, compare, paired, summary
+from trainflat.reports.stats import compare, summary
 from trainflat.reports.tables import MANY, MISSING, Table, axis, bounds, plus_minus, points, signed
 
 __all__ = [
     "CHEAP",
-    "LOSS",
     "cheapest",
-    "compressibility",
     "is_family",
     "kept",
     "leading",
@@ -27,18 +26,15 @@ __all__ = [
     "tables",
 ]
 
-LOSS = 0.01
-"""What may be lost against the dense reference: a point."""
-
 CHEAP = 1.25
 """Passes a step, at most, of a rule that is called cheap: a quarter more than plain training."""
 
-VARIANT = "pruned"
 NOTE = (
     "Kept: the mean over all measured one-shot sparsities. Pruned by: the largest one-shot sparsity at which at most 1 point is "
-    "lost against the dense model that {first} trained from the same seed, between two measured sparsities on the straight line "
-    "between them; 0 if the dense model itself is further below. Passes are forward-backward passes over a batch, beside "
-    "{first}’s. Differences are paired over seeds, intervals are Student’s t at 95 %, none is corrected for multiplicity."
+    "lost, on the mean over seeds, against {first}’s dense models, between two measured sparsities on the straight line between "
+    "them; 0 if the dense models themselves are further below; its intervals are bootstrap over seeds, too narrow for so few. "
+    "Passes are forward-backward passes over a batch, beside {first}’s. The other differences are paired over seeds, their "
+    "intervals Student’s t. All are at 95 %, none is corrected for multiplicity."
 )
 
 
@@ -46,40 +42,6 @@ def is_family(rows: Iterable[Row] | Results) -> bool:
     """Whether so many arms are compared, each pruned in one shot, that they are told as a family."""
     data = results(rows)
     return len(data.arms) > MANY and any(data.sparsities(task, VARIANT) for task in data.tasks)
-
-
-def compressibility(
-    rows: Iterable[Row] | Results, task: str, arm: str, *, variant: str = VARIANT, loss: float = LOSS
-) -> dict[Any, float]:
-    """By seed, the largest sparsity s at which value(s) >= dense reference - loss; empty without a dense reference or a curve.
-
-    The curve begins at the arm's own dense model, s = 0, runs straight between measured sparsities, and ends where it first
-    falls below; a curve that never does ends at the last sparsity.
-
-    Args:
-        rows: The rows.
-        task: One of `Results.tasks`.
-        arm: One of `Results.arms`; the first of them is the reference, seed by seed.
-        variant: The curve.
-        loss: What may be lost.
-
-    Example:
-        >>> point = {"task": "rte", "seed": 0, "metric": "accuracy"}
-        >>> made = [("dense", 0.0, 0.80), ("pruned", 0.4, 0.80), ("pruned", 0.6, 0.78)]
-        >>> rows = [{**point, "arm": {"rule": "Adam"}, "variant": v, "sparsity": s, "value": y} for v, s, y in made]
-        >>> round(compressibility(rows, "rte", "Adam")[0], 6)        # halfway from 0.80 at 40 % to 0.78 at 60 %
-        0.5
-    """
-    data = results(rows)
-    reference, dense = (data.values(task, one, "dense", 0.0) for one in (data.arms[0], arm))
-    found = {}
-    for seed, own in dense.items():
-        curve = {
-            s: v[seed] for s in data.sparsities(task, variant) if seed in (v := data.values(task, arm, variant, s))
-        }
-        if seed in reference and curve:
-            found[seed] = _reach({0.0: own, **curve}, reference[seed] - loss)
-    return found
 
 
 def kept(rows: Iterable[Row] | Results, task: str, arm: str, *, variant: str = VARIANT) -> dict[Any, float]:
@@ -98,17 +60,6 @@ def ranked(rows: Iterable[Row] | Results, task: str) -> list[str]:
     data = results(rows)
     mean = {arm: summary(found.values()).mean for arm in data.arms if (found := kept(data, task, arm))}
     return sorted(mean, key=lambda arm: -mean[arm])
-
-
-def _reach(curve: Mapping[float, float], least: float) -> float:
-    before: tuple[float, float] | None = None
-    for s, value in curve.items():
-        if value < least - 1e-12:  # a point less a point is a point
-            if before is None:
-                return 0.0
-            return before[0] + (s - before[0]) * (before[1] - least) / (before[1] - value)
-        before = s, value
-    return max(curve)
 
 
 def passes(rows: Iterable[Row] | Results, task: str, arm: str) -> float | None:
@@ -137,47 +88,41 @@ def tables(rows: Iterable[Row] | Results) -> list[Table]:
 def table(rows: Iterable[Row] | Results, task: str) -> Table | None:
     """One row an arm, the one that keeps most on average over its curve first; None without a curve of the reference."""
     data = results(rows)
-    ways = ((kept, _points), (compressibility, _share))
-    found = {way: {arm: one for arm in data.arms if (one := way(data, task, arm))} for way, _ in ways}
-    if data.arms[0] not in found[compressibility]:
-        return None
     first, second = data.arms[0], data.arms[1] if len(data.arms) > 1 else data.arms[0]
+    if reach(data, task, first) is None:
+        return None
+    keeps = {arm: kept(data, task, arm) for arm in data.arms}
     int8 = next((variant for variant in data.variants(task) if "int8" in variant), None)
-    lines = []
+    lines, counts = [], set()
     for arm in ranked(data, task):
-        if arm not in found[compressibility]:
+        far = reach(data, task, arm)
+        if far is None:
             continue
+        counts.add(far.n)
+        others = [one if one != arm else None for one in (first, second)]
         dense = data.values(task, arm, "dense", 0.0)
         times = passes(data, task, arm)
         line = [arm, MISSING if times is None else f"{times:.2f}", plus_minus(dense.values(), points, points)]
         line += [_against(data.values(task, first, "dense", 0.0), dense) if arm != first else MISSING]
-        for way, show in ways:
-            of = found[way]
-            line += [show(of[arm]), *(_against(of[one], of[arm]) if arm != one else MISSING for one in (first, second))]
+        line += [plus_minus(keeps[arm].values(), points, points)]
+        line += [_against(keeps[one], keeps[arm]) if one else MISSING for one in others]
+        line += [_share(far, percent(round(far.value, 3)))]
+        line += [
+            _share(d, signed(d.value)) if one and (d := reach(data, task, arm, beside=one)) else MISSING
+            for one in others
+        ]
         after = data.values(task, arm, int8, 0.0) if int8 else {}
         changes = [after[seed] - dense[seed] for seed in after if seed in dense]
         lines.append((*line, plus_minus(changes, signed, points) if changes else MISSING))
-    counts = sorted({len(one) for one in found[compressibility].values()})
-    seeds = "–".join(dict.fromkeys([str(counts[0]), str(counts[-1])]))
+    seeds = "–".join(map(str, sorted({min(counts), max(counts)})))
     against = (f"− {first}", f"− {second}")
     header = (axis(data), "passes", "dense", f"− {first}", "kept", *against, "pruned by", *against, "int8 − dense")
     title = f"Cost and compressibility; {data.metric(task)} in points and sparsities in %, n = {seeds} seeds"
     return Table(title, header, tuple(lines), task, note=NOTE.format(first=first))
 
 
-def interval(values: Mapping[Any, float]) -> tuple[Summary, Difference]:
-    """Mean and s.d., and the 95 % interval of the mean."""
-    return summary(values.values()), paired(dict.fromkeys(values, 0.0), values)
-
-
-def _points(values: Mapping[Any, float]) -> str:
-    return plus_minus(values.values(), points, points)
-
-
-def _share(values: Mapping[Any, float]) -> str:
-    said, d = interval(values)
-    ends = "" if d.low is None or d.high is None else f" {bounds(d)}"
-    return f"{percent(round(said.mean, 3))}{ends}"
+def _share(far: Reach, said: str) -> str:
+    return said if far.low is None or far.high is None else f"{said} [{points(far.low)}, {points(far.high)}]"
 
 
 def _against(first: Mapping[Any, float], second: Mapping[Any, float]) -> str:

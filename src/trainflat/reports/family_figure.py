@@ -8,9 +8,10 @@ from typing import Any
 
 from trainflat.reports.curves import COLOURS
 from trainflat.reports.drawing import DARK, inline, save, style
-from trainflat.reports.family import compressibility, interval, is_family, kept, passes, ranked
+from trainflat.reports.family import is_family, kept, passes, ranked
+from trainflat.reports.reach import Reach, reach
 from trainflat.reports.rows import Results, Row, percent, results
-from trainflat.reports.stats import summary
+from trainflat.reports.stats import paired, summary
 
 __all__ = ["ABOUT", "CAPTION", "describe", "drawn", "png", "svg"]
 
@@ -24,7 +25,7 @@ ABOUT = (
     "point is lost. Dots are means over seeds, bars 95 % intervals, dotted lines the first two arms; numbers are passes over the "
     "data; hollow where the dense model is more than half a point below the first arm’s."
 )
-PANELS = ((kept, "kept on average, points"), (compressibility, "pruned until a point is lost, %"))
+PANELS = ("kept on average, points", "pruned until a point is lost, %")
 
 
 def drawn(rows: Iterable[Row] | Results) -> list[str]:
@@ -52,7 +53,7 @@ def describe(rows: Iterable[Row] | Results, task: str) -> str:
     data = results(rows)
     told = []
     for arm, cost, _ in _arms(data, task):
-        first, second = (summary(way(data, task, arm).values()).mean for way, _ in PANELS)
+        first, second = (said.value for said in _numbers(data, task, arm))
         told.append(
             f"{arm} keeps {100 * first:.1f} and can be pruned by {percent(round(second, 3))} at {cost:.2f} passes"
         )
@@ -65,17 +66,26 @@ def _arms(data: Results, task: str) -> list[tuple[str, float, bool]]:
     found = []
     for arm in reversed(ranked(data, task)):
         cost = passes(data, task, arm)
-        if cost is not None and reference and compressibility(data, task, arm):
+        if cost is not None and reference and reach(data, task, arm):
             dense = summary(data.values(task, arm, "dense", 0.0).values()).mean
             found.append((arm, cost, dense >= summary(reference.values()).mean - CLOSE))
     return found
 
 
-def _left(data: Results, task: str, way: Any, listed: list[tuple[str, float, bool]]) -> float:
+def _numbers(data: Results, task: str, arm: str) -> tuple[Reach, Reach]:
+    """What is kept, and how far it goes, each with its interval."""
+    values = kept(data, task, arm)
+    d = paired(dict.fromkeys(values, 0.0), values)
+    far = reach(data, task, arm)
+    assert far is not None  # `_arms` lists only those that have it
+    return Reach(d.mean, d.low, d.high, d.n), far
+
+
+def _left(panel: int, numbers: list[Reach]) -> float:
     """Where an axis begins: below all but those that failed to train, which keep less than half of what the best one keeps."""
-    means = [100 * summary(way(data, task, arm).values()).mean for arm, *_ in listed]
-    lows = [100 * d.low for arm, *_ in listed if (d := interval(way(data, task, arm))[1]).low is not None]
-    if way is compressibility:
+    means = [100 * said.value for said in numbers]
+    lows = [100 * said.low for said in numbers if said.low is not None]
+    if panel == 1:
         return max(min([*means, *lows], default=0.0), 0.0) - 2
     within = [value for value in (*means, *lows) if value >= max(means) / 2]
     return min(within) - 0.06 * (max(means) - min(within)) - 0.5
@@ -89,19 +99,19 @@ def _figure(data: Results, task: str) -> Any:
     figure = Figure(figsize=(WIDE, 1.4 + LINE * len(listed)), layout="constrained")
     both = figure.subplots(1, 2, sharey=True)
     kinds = [next(i for i, (most, _) in enumerate(CHEAP) if cost <= most) for _, cost, _ in listed]
-    for axes, (way, label) in zip(both, PANELS, strict=True):
-        left = _left(data, task, way, listed)
-        for y, ((arm, _, close), kind) in enumerate(zip(listed, kinds, strict=True)):
-            said, d = interval(way(data, task, arm))
-            ends = [100 * min(max(said.mean if end is None else end, 0.0), 1.0) for end in (d.low, d.high)]
-            if 100 * said.mean < left:
-                axes.annotate(f"◂ {100 * said.mean:.1f}", (left, y), color=COLOURS[kind], va="center", fontsize=8.5)
+    numbers = zip(*(_numbers(data, task, arm) for arm, *_ in listed), strict=True)
+    for panel, (axes, of, label) in enumerate(zip(both, numbers, PANELS, strict=True)):
+        left = _left(panel, list(of))
+        for y, ((arm, _, close), kind, said) in enumerate(zip(listed, kinds, of, strict=True)):
+            ends = [100 * min(max(said.value if end is None else end, 0.0), 1.0) for end in (said.low, said.high)]
+            if 100 * said.value < left:
+                axes.annotate(f"◂ {100 * said.value:.1f}", (left, y), color=COLOURS[kind], va="center", fontsize=8.5)
                 continue
             axes.plot(ends, [y, y], color=COLOURS[kind], alpha=0.4, linewidth=1.6, zorder=2)
             face = COLOURS[kind] if close else "none"
-            axes.plot([100 * said.mean], [y], "o", color=COLOURS[kind], markerfacecolor=face, markersize=5.5, zorder=3)
+            axes.plot([100 * said.value], [y], "o", color=COLOURS[kind], markerfacecolor=face, markersize=5.5, zorder=3)
             if arm in data.arms[:2]:
-                axes.axvline(100 * said.mean, linewidth=0.9, linestyle=(0, (1.5, 2)), color=COLOURS[-1])
+                axes.axvline(100 * said.value, linewidth=0.9, linestyle=(0, (1.5, 2)), color=COLOURS[-1])
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.tick_params(axis="y", length=0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from trainflat.reports import family
+from trainflat.reports.reach import compressibility
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.tables import ALONE, MISSING, Table
 
@@ -111,7 +111,7 @@ def tables(rows: Iterable[Row] | Results) -> list[Table]:
     data = results(rows)
     if len(data.arms) < LEAST:
         return []
-    found = [predicts(data), predicts(data, family.compressibility, "the one-shot sparsity at which a point is lost")]
+    found = [predicts(data), predicts(data, compressibility, "the one-shot sparsity at which a point is lost")]
     return [table for table in found if table is not None]
 
 
