@@ -210,6 +210,9 @@ def test_it_says_what_it_does():
     trained(rule)
     assert "the ascent of 0.3 steps of the optimizer, " in rule.radius.says
     assert " of the weights' norm, raises the loss by " in rule.radius.says
+    stale = flat.stale_sam("auto")
+    trained(stale)
+    assert stale.radius.says.endswith(" of the weights' norm")
     plain = flat.sam(0.1)
     assert (plain.rho, plain.rise, plain.share) == (0.1, None, None)
 
@@ -266,6 +269,34 @@ def test_a_rule_that_changes_nothing_says_so_once():
         walk(rule, loss, [1.0, 1.0], lr=1e-3, steps=60)
     assert len(told) == 1
     assert rule.radius.idle
+
+
+def test_a_rule_that_comes_to_change_nothing_says_so_then_also_without_a_pass_at_the_weights():
+    """The learning rate falls to nothing: SAM is told by the loss, stale_sam by the rounding of the weights; neither before."""
+    for rule, said in (
+        (flat.sam("auto"), "raises the loss by"),
+        (flat.stale_sam("auto"), "shorter than their rounding"),
+    ):
+        w = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+
+        def closure(w=w):
+            w.grad, loss = None, 1 + w.sum()
+            loss.backward()
+            return loss.detach()
+
+        def walked(lr, steps, rule=rule, w=w, closure=closure):
+            for _ in range(steps):
+                rule(closure, {"w": w}, 0.0)
+                w.data -= lr * w.grad
+
+        walked(1e-3, 100)
+        assert not rule.radius.idle
+        with pytest.warns(RuntimeWarning, match=said) as told:
+            walked(0.0, 300)
+        assert len(told) == 1
+        again = flat.sam("auto") if rule.radius.rise is not None else flat.stale_sam("auto")
+        again.load_state_dict(rule.state_dict())
+        walked(0.0, 60, again)  # a resumed run does not tell it again
 
 
 def test_weights_that_stand_still_or_are_zero_are_left_where_they_are():

@@ -494,3 +494,4 @@ def test_a_pruned_and_quantized_model_keeps_its_zeros_and_is_measured_inside_its
     within = dense_hessian(floats, (x.double(), y))[loss.alive][:, loss.alive]
     found = flat.top_eigenvalue(loss, tolerance=1e-6, max_iterations=100)
     assert found.value == pytest.approx(torch.linalg.eigvalsh(within)[-1].item(), rel=1e-8)
+    assert flat.spectrum(loss, iterations=40).values[-1] == pytest.approx(found.value, rel=1e-8)

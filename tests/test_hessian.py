@@ -101,6 +101,41 @@ def test_the_residual_is_the_residual_even_where_it_was_stopped_early(net):
     assert nearest <= residual * value
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5], ids=["dense", "masked"])
+def test_the_spectrums_values_lie_within_their_residuals_of_the_dense_hessians(net, share):
+    """At both ends exactly; anywhere some eigenvalue is as near as is said; weights are the moments of the start by hand."""
+    model, batches, dense = net
+    draw = torch.Generator().manual_seed(1)
+    mask = Mask({n: torch.rand(p.shape, generator=draw) < share for n, p in model.named_parameters() if p.ndim == 2})
+    loss = flat.Loss(model, train.cross_entropy, batches, mask=mask)
+    h = dense[loss.alive][:, loss.alive] if share < 1 else dense
+    known = torch.linalg.eigvalsh(h)
+    values, residuals, weights = torch.tensor(flat.spectrum(loss, iterations=25), dtype=torch.float64)
+    assert len(values) == 25
+    assert (values.diff() > 0).all()
+    distance = (values[:, None] - known).abs().min(1).values
+    assert (distance <= residuals + 1e-9).all()
+    assert (residuals > 1e-6).any()  # not all have converged
+    assert values[-1].item() == pytest.approx(known[-1].item(), rel=1e-6)
+    assert values[0].item() >= known[0].item() - 1e-9
+    start = torch.randn(loss.size, generator=torch.Generator().manual_seed(train.derive("lanczos", 0))).double()
+    q = nn.functional.normalize(start[loss.alive] if share < 1 else start, dim=0)
+    for power in range(4):  # Gauss's quadrature has the first 2 m - 1 moments q' H^p q exactly
+        moment = q @ torch.linalg.matrix_power(h, power) @ q
+        assert (weights @ values**power).item() == pytest.approx(moment.item(), rel=1e-5)
+
+
+def test_with_as_many_iterations_as_weights_the_spectrum_is_whole():
+    known = [-3.0, -1.0, 0.5, 2.0, 7.0]
+    values, residuals, weights = flat.spectrum(Form(symmetric(known)).loss(), iterations=50)
+    assert values == pytest.approx(known, abs=1e-9)
+    assert max(residuals) < 1e-9
+    assert sum(weights) == pytest.approx(1)
+    twice = flat.spectrum(Form(symmetric([2.0, 2.0, 2.0, 5.0])).loss())  # of equal ones a start sees one
+    assert twice.values == pytest.approx([2.0, 5.0])
+    assert flat.spectrum(Form(torch.zeros(3, 3)).loss()) == ((0.0,), (0.0,), (1.0,))
+
+
 @pytest.mark.parametrize(
     "values",
     [[3.0, 2.999, 1.0, 0.0, -7.0], [5.0] * 4, [-1.0, -2.0, -3.0], [1e-6, 1e-7, 0.0], [1e6, 1.0]],
@@ -178,6 +213,8 @@ def test_arguments_out_of_range_are_told(options, said):
     loss = Form(torch.eye(2)).loss()
     with pytest.raises(ValueError, match=said):
         flat.top_eigenvalue(loss, **options)
+    with pytest.raises(ValueError, match="iterations must be at least 1, got 0"):
+        flat.spectrum(loss, iterations=0)
     with pytest.raises(ValueError, match="at least 2, or the estimate has no error"):
         flat.trace(loss, probes=1)
 

@@ -19,7 +19,7 @@ from trainflat.flat.default import default
 from trainflat.flat.features import cka, effective_rank, feature_rank, features
 from trainflat.flat.geometry import barrier
 from trainflat.flat.gradients import asam, plain, sam
-from trainflat.flat.hessian import top_eigenvalue, trace
+from trainflat.flat.hessian import spectrum, top_eigenvalue, trace
 from trainflat.flat.landscape import plane
 from trainflat.flat.losses import Loss
 from trainflat.flat.sharpness import ascent_sharpness, sharpness
@@ -71,6 +71,7 @@ __all__ = [
     "saq",
     "sharpness",
     "smoothness_adaptive",
+    "spectrum",
     "stale_sam",
     "stochastic",
     "swa",

@@ -20,7 +20,7 @@ __all__ = ["Auto"]
 DECAY = 0.9  # of the running average
 HIGHEST = 0.01  # the largest radius, as a share of |w|
 SAMPLE = 1 << 18  # weights that are looked at; all of a smaller model
-PROBES = 30  # ascents after which a rule that changes nothing says so
+PROBES = 30  # every so many ascents a rule that changes nothing says so
 NOTHING = 1e-6  # a smaller rise is rounding
 
 
@@ -33,7 +33,9 @@ class Auto(Given):
     larger. It is Euclidean for every metric, all parameters together; the average is u <- 0.9 u + 0.1 |w_t - w_(t-1)|. Of models
     of more than 2^18 weights it is estimated from as many, evenly spaced, so a copy of them is all that it keeps, and it takes
     **no extra pass**. The first step has nothing to go by and is `plain`. No ascent is longer than 0.01 |w|, where w are the
-    weights that move: beyond, digits did not learn at all.
+    weights that move: beyond, digits did not learn at all. Every 30 ascents it is looked at whether they still change anything:
+    a loss that rises by rounding alone, or, of a rule without a pass at the weights, an ascent shorter than the weights' own
+    rounding, is told in a warning, once until it is over.
 
     Args:
         steps: How far, in steps of the optimizer, > 0. Default: 0.3, this project's: of 0.1, 0.2, 0.3, 0.5 and 1 on digits and
@@ -63,7 +65,7 @@ class Auto(Given):
             raise ValueError(
                 "steps is the ascent's length in steps of the optimizer and must be above 0; for none use plain"
             )
-        self.steps, self._ascents = steps, 0
+        self.steps = steps
 
     @property
     def used(self) -> float | None:
@@ -81,6 +83,8 @@ class Auto(Given):
     @torch.no_grad()
     def see(self, params: Params) -> None:
         """Learn from where the weights are at the beginning of a step how far the last one was."""
+        if self.memory.get("ascents", 0) % PROBES == PROBES - 1:
+            self._check()
         now, count = _sample(params)
         before, known = self.recall("weights", now), self.memory.get("update")
         self.memory["weights"] = now
@@ -95,34 +99,38 @@ class Auto(Given):
         if not 0 < size < math.inf or straight == 0:
             return 0.0
         rho = min(abs(scale) * self.steps * self.memory["update"], HIGHEST * size)
-        self.memory.update(rho=rho, share=rho / size)
+        ascents = self.memory.get("ascents", 0) + 1
+        rounding = torch.finfo(weights[0].dtype).eps / 4
+        self.memory.update(rho=rho, share=rho / size, ascents=ascents, rounding=rounding)
         return math.copysign(rho, scale) / (straight + eps)
 
-    def watch(self, before: Float[Tensor, ""], after: Float[Tensor, ""]) -> None:
-        super().watch(before, after)
-        self._ascents += 1
-        if self._ascents == PROBES and self.idle:
+    def _check(self) -> None:
+        if self.idle and not self.memory.get("told"):
             warnings.warn(self.says, RuntimeWarning, stacklevel=2)
+        self.memory["told"] = self.idle
 
     @property
     def idle(self) -> bool:
         """Whether the last ascent changed nothing."""
-        return self.rise is not None and abs(self.rise) < NOTHING
+        if self.rise is not None:
+            return abs(self.rise) < NOTHING
+        return self.share is not None and self.share < self.memory["rounding"]
 
     @property
     def says(self) -> str:
         """What the rule does, in a sentence."""
-        if self.rise is None or self.share is None:
+        if self.share is None:
             return "the radius is not known before the first ascent"
         if self.idle:
+            at = f"the ascent changes nothing: at {self.share:.1e} of the weights' norm it"
+            if self.rise is None:
+                return f"{at} is shorter than their rounding; this rule trains as plain does"
             return (
-                f"the ascent changes nothing: at {self.share:.1e} of the weights' norm it raises the loss by {self.rise:.0e} "
-                "of itself, less than rounding; this rule trains as plain does, which costs less"
+                f"{at} raises the loss by {self.rise:.0e} of itself, less than rounding; this rule trains as plain does, which "
+                "costs less"
             )
-        return (
-            f"the ascent of {self.steps:g} steps of the optimizer, {self.share:.1e} of the weights' norm, raises the loss by "
-            f"{self.rise:.1%}"
-        )
+        rises = "" if self.rise is None else f", raises the loss by {self.rise:.1%}"
+        return f"the ascent of {self.steps:g} steps of the optimizer, {self.share:.1e} of the weights' norm{rises}"
 
 
 def _sample(params: Params) -> tuple[Float[Tensor, " weights"], int]:

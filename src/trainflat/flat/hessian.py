@@ -1,6 +1,6 @@
-"""Curvature at the weights: the Hessian's largest eigenvalue, always with its residual, and its trace with its error.
+"""Curvature at the weights: the Hessian's largest eigenvalue, its spectrum, each with residuals, and its trace with its error.
 
-Both need only products H v (`Loss.hessian_times`); the matrix itself is never there. Of a loss with a mask they are those of
+All need only products H v (`Loss.hessian_times`); the matrix itself is never there. Of a loss with a mask they are those of
 the Hessian between live coordinates, as they are while a mask is on the model. An 8-bit model has no derivatives: measure one
 with its weights as floats on the grid.
 """
@@ -8,6 +8,7 @@ with its weights as floats on the grid.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from trainflat.flat.losses import Loss, dot, norm
 from trainflat.train.seeds import derive
 
-__all__ = ["Eigenvalue", "Trace", "top_eigenvalue", "trace"]
+__all__ = ["Eigenvalue", "Spectrum", "Trace", "spectrum", "top_eigenvalue", "trace"]
 
 
 class Eigenvalue(NamedTuple):
@@ -28,6 +29,18 @@ class Eigenvalue(NamedTuple):
     value: float
     residual: float
     iterations: int
+
+
+class Spectrum(NamedTuple):
+    """Values in ascending order, each with its residual |H v - l v| for a unit vector v, and its weight; the weights sum to 1.
+
+    Some eigenvalue is within the residual of each value. A value's weight is the share of the spectrum near it: sum_i w_i f(l_i)
+    estimates tr f(H) / n, for n live weights.
+    """
+
+    values: tuple[float, ...]
+    residuals: tuple[float, ...]
+    weights: tuple[float, ...]
 
 
 class Trace(NamedTuple):
@@ -66,24 +79,14 @@ def top_eigenvalue(loss: Loss, *, tolerance: float = 1e-2, max_iterations: int =
         raise ValueError(
             f"tolerance must be above 0 and max_iterations at least 1, got {tolerance} and {max_iterations}"
         )
-    generator = torch.Generator().manual_seed(derive("lanczos", seed))
-    start = loss.freeze(torch.randn(loss.size, generator=generator).to(loss.device, loss.dtype))
-    basis, diagonal, beside = [start / norm(start)], [], []
-    most = min(max_iterations, loss.live)
-    while True:
-        u = loss.hessian_times(basis[-1])
-        diagonal.append(dot(basis[-1], u))
-        for _ in range(2):  # twice is enough (Parlett 1980, section 6.9)
-            for q in basis:
-                u.add_(q, alpha=-dot(q, u))
-        beta = norm(u)
-        theta, shares = _top(diagonal, beside)
-        if beta * abs(shares[-1]) <= tolerance * abs(theta) or len(basis) == most:
-            break
-        beside.append(beta)
-        basis.append(u.div_(beta))
-    del u
-    vector = torch.zeros_like(start)
+
+    def enough(diagonal: list[float], beside: list[float]) -> bool:
+        values, vectors = _solved(diagonal, beside)
+        return beside[-1] * abs(vectors[-1, -1]) <= tolerance * abs(values[-1])
+
+    basis, diagonal, beside = _lanczos(loss, seed, max_iterations, enough)
+    shares = _solved(diagonal, beside)[1][:, -1]
+    vector = torch.zeros_like(basis[0])
     for share, q in zip(shares, basis, strict=True):
         vector.add_(q, alpha=float(share))
     vector.div_(norm(vector))
@@ -92,6 +95,38 @@ def top_eigenvalue(loss: Loss, *, tolerance: float = 1e-2, max_iterations: int =
     rest = norm(product.add_(vector, alpha=-value))
     residual = rest / abs(value) if value else math.inf if rest else 0.0
     return Eigenvalue(value, residual, len(basis))
+
+
+def spectrum(loss: Loss, *, iterations: int = 30, seed: int = 0) -> Spectrum:
+    """The Hessian's spectrum as Lanczos sees it from one random start: both ends, and how much lies where between them.
+
+    Values and vectors of the tridiagonal matrix T of `top_eigenvalue` (Lanczos 1950, with full reorthogonalisation): a value l
+    of T with the unit vector s has the residual beta |s_m|, m the last of its entries, and the weight s_1^2. So the ends come
+    first and exactly, and the weights are those of stochastic Lanczos quadrature (Golub & Welsch 1969; Ghorbani, Krishnan &
+    Xiao 2019, arXiv:1901.10159, for networks), of one draw. Memory: a vector of the weights' size for each iteration, and two.
+
+    Args:
+        loss: Over the data that the Hessian is of.
+        iterations: Values, each one product; fewer if the Hessian has fewer different ones. Default: 30.
+        seed: Of the start.
+
+    Raises:
+        ValueError: If iterations is below 1.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> scales = torch.tensor([1.0, 3.0])
+        >>> f = Loss(model, lambda model, batch: (scales * model.weight**2).sum() / 2, [(None, torch.zeros(1))])
+        >>> found = spectrum(f)
+        >>> [round(value, 4) for value in found.values], max(found.residuals) < 1e-4
+        ([1.0, 3.0], True)
+    """
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    _, diagonal, beside = _lanczos(loss, seed, iterations, lambda diagonal, beside: False)
+    values, vectors = _solved(diagonal, beside)
+    residuals = beside[-1] * np.abs(vectors[-1])
+    return Spectrum(*(tuple(map(float, of)) for of in (values, residuals, vectors[0] ** 2)))
 
 
 def trace(loss: Loss, *, probes: int = 30, seed: int = 0) -> Trace:
@@ -126,7 +161,30 @@ def trace(loss: Loss, *, probes: int = 30, seed: int = 0) -> Trace:
     return Trace(float(np.mean(found)), float(np.std(found, ddof=1)) / math.sqrt(probes), probes)
 
 
-def _top(diagonal: list[float], beside: list[float]) -> tuple[float, np.ndarray]:
-    """The largest eigenvalue of the tridiagonal matrix and its vector."""
-    values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
-    return float(values[-1]), vectors[:, -1]
+def _lanczos(
+    loss: Loss, seed: int, most: int, enough: Callable[[list[float], list[float]], bool]
+) -> tuple[list[torch.Tensor], list[float], list[float]]:
+    """The basis, and the tridiagonal matrix: its diagonal, and what is beside it with the next number, the residual's beta."""
+    generator = torch.Generator().manual_seed(derive("lanczos", seed))
+    start = loss.freeze(torch.randn(loss.size, generator=generator).to(loss.device, loss.dtype))
+    basis: list[torch.Tensor] = [start / norm(start)]
+    del start
+    diagonal: list[float] = []
+    beside: list[float] = []
+    rounding = 10 * torch.finfo(loss.dtype).eps
+    while True:
+        u = loss.hessian_times(basis[-1])
+        diagonal.append(dot(basis[-1], u))
+        for _ in range(2):  # twice is enough (Parlett 1980, section 6.9)
+            for q in basis:
+                u.add_(q, alpha=-dot(q, u))
+        beside.append(norm(u))
+        exhausted = beside[-1] <= rounding * max(map(abs, [*diagonal, *beside[:-1]]))  # what is left is no direction
+        if exhausted or enough(diagonal, beside) or len(basis) == min(most, loss.live):
+            return basis, diagonal, beside
+        basis.append(u.div_(beside[-1]))
+
+
+def _solved(diagonal: list[float], beside: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues of the tridiagonal matrix, ascending, and its vectors."""
+    return np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
