@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import count, repeat
 
 import pytest
@@ -340,6 +341,43 @@ def test_no_step_draws_more_than_its_batches():
     net, _ = problem()
     train.fit(net, train.cross_entropy, batches, sgd(net), steps=3, accumulate=2)
     assert next(drawn) == 6
+
+
+@pytest.mark.parametrize(
+    ("rule", "seconds", "plain"),
+    [
+        (None, 40 + 5, 40 + 5),
+        (flat.sam(0.1), 80 + 5, 40 + 5),
+        (flat.quarter_batch(0.1), 10 + 40 + 5, 40 + 5),  # the pace is that of both passes together
+        (
+            lambda closure, params, t: (later(7), closure())[1],
+            7 + 40 + 5,
+            40 + 5,
+        ),  # what a rule does itself is its cost
+    ],
+    ids=["plain", "sam", "quarter_batch", "a rule that works"],
+)
+def test_a_step_says_what_it_took_and_what_a_plain_one_would_have(rule, seconds, plain, monkeypatch):
+    """By a clock of its own: an example takes 1 in a pass, and the optimizer 5."""
+    for name in ("loop", "closure"):
+        monkeypatch.setattr(import_module(f"trainflat.train.{name}"), "perf_counter", lambda: CLOCK[0])
+    net, data = nn.Linear(1, 1), (torch.randn(40, 1), torch.randn(40))
+    only = torch.optim.SGD(net.parameters(), lr=0.1)
+    only.register_step_pre_hook(lambda *_: later(5))
+
+    def objective(model, batch):
+        later(len(batch[1]))
+        return train.mean_squared_error(model, batch)
+
+    (step,) = train.fit(net, objective, [data], only, steps=1, gradient=rule)
+    assert (step.seconds, step.plain) == pytest.approx((seconds, plain))
+
+
+CLOCK = [0.0]
+
+
+def later(seconds: float) -> None:
+    CLOCK[0] += seconds
 
 
 @pytest.mark.parametrize("rule", [flat.sam(rho=0.5), flat.asam(rho=0.5)])

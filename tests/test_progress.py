@@ -99,13 +99,13 @@ def test_a_terminal_has_a_bar_for_every_stage_at_work(plan, monkeypatch):
 
 def test_a_bar_says_what_a_rule_does_to_the_loss_how_far_it_goes_and_what_it_costs(plan, monkeypatch):
     adam, sam = plan.jobs
-    ascent = {"rise": 0.12, "share": 0.0021, "cost": 2.0}
+    ascent = {"rise": 0.12, "share": 0.0021, "cost": 2.0, "times": 1.957}
     said = [("started", job, {}) for job in (adam, sam)]
     said += [("step", adam, step(10) | {"cost": 1.0}), ("step", sam, step(1) | ascent)]
     bars, _ = shown_in_a_terminal(plan, monkeypatch, *said)
     first, second = bars.splitlines()
     assert "passes" not in first
-    assert "rising 12% at 2.1e-03 |w| 2.00 passes" in second
+    assert "rising 12% at 2.1e-03 |w| 2.00 passes 1.96 x a plain step" in second
 
 
 def test_a_bar_goes_when_its_stage_ends_however_that_is(plan, monkeypatch):

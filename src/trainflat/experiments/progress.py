@@ -136,7 +136,7 @@ class _Live:
 
 
 def _about(event: dict[str, Any]) -> str:
-    """The round, the loss, and with a rule that leaves the weights its last ascent and what its steps cost in passes."""
+    """The round, the loss, and with a rule that leaves the weights its last ascent and what its steps cost: counted, and measured."""
     said = [f"round {event['round'] + 1}"] if event.get("round") else []
     if "loss" in event:
         said.append(f"loss {event['loss']:.3f}")
@@ -146,6 +146,8 @@ def _about(event: dict[str, Any]) -> str:
         said.append(f"at {event['share']:.1e} |w|")
     if event.get("cost", 1) != 1:
         said.append(f"{event['cost']:.2f} passes")
+    if "times" in event:
+        said.append(f"{event['times']:.2f} x a plain step")
     return " ".join(said)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
+from time import perf_counter
 from typing import Literal, Self
 
 import torch
@@ -61,7 +62,7 @@ class MicroBatches(ABC):
 
 
 class Backward(MicroBatches):
-    """Forward and backward over the micro-batches of one step; remembers the losses of every pass, and its share of the work."""
+    """Forward and backward over the micro-batches of one step; remembers each pass: its losses, share of the work, seconds."""
 
     def __init__(
         self,
@@ -78,15 +79,17 @@ class Backward(MicroBatches):
         self.share = Fraction(1)
         self.seen: list[Tensor] = []
         self.shares: list[Fraction] = []
+        self.seconds: list[float] = []
 
     def __call__(self) -> Tensor:
         total = None
-        self._forget_beside()
-        for batch, scale in zip(self.micro, self.scales, strict=True):
-            with self._autocast():
-                loss = self.objective(self.model, batch) * scale.numerator / scale.denominator
-            loss.backward()
-            total = loss.detach() if total is None else total + loss.detach()
+        with self._timed():
+            self._forget_beside()
+            for batch, scale in zip(self.micro, self.scales, strict=True):
+                with self._autocast():
+                    loss = self.objective(self.model, batch) * scale.numerator / scale.denominator
+                loss.backward()
+                total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         self.seen.append(total)
         self.shares.append(self.share)
@@ -101,6 +104,14 @@ class Backward(MicroBatches):
         Raises:
             TypeError: If the objective gives one number for the batch, see `trainflat.train.objectives.each_example`.
         """
+        with self._timed():
+            every, run = self._losses(weights)
+        self.seen.append(every.mean())
+        self.shares.append(self.share * Fraction(run, self.count) * (1 if weights is not None else FORWARD))
+        return every
+
+    def _losses(self, weights: Float[Tensor, " batch"] | None) -> tuple[Float[Tensor, " batch"], int]:
+        """The losses, and of how many examples they were computed."""
         count, found, run = self.count, [], 0
         if weights is not None:
             self._forget_beside()
@@ -122,16 +133,19 @@ class Backward(MicroBatches):
             found.append(whole)
             run += len(chosen)
         device = next(self.model.parameters()).device
-        every = torch.cat([each.to(device) for each in found])
-        self.seen.append(every.mean())
-        self.shares.append(self.share * Fraction(run, count) * (1 if weights is not None else FORWARD))
-        return every
+        return torch.cat([each.to(device) for each in found]), run
 
     def over(self, micro: list[Batch], scales: list[Fraction] | None = None) -> Self:
         piece = type(self)(self.model, self.objective, micro, self.precision, self.beside, scales)
         piece.share = Fraction(piece.count, self.count)
-        piece.seen, piece.shares = self.seen, self.shares
+        piece.seen, piece.shares, piece.seconds = self.seen, self.shares, self.seconds
         return piece
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = perf_counter()
+        yield
+        self.seconds.append(perf_counter() - began)
 
     def _forget_beside(self) -> None:
         for p in self.beside:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,20 @@ class NonFiniteLoss(ArithmeticError):
 @dataclass(frozen=True)
 class Step:
     """What one optimizer step did: ``t`` is the progress at its start, ``passes`` counts forward-backward passes over its
-    batch; one over a quarter of the batch counts 1/4, and a forward pass alone 1/3."""
+    batch; one over a quarter of the batch counts 1/4, and a forward pass alone 1/3.
+
+    ``seconds`` is what it took, and ``plain`` what it would have with one pass of the same pace and nothing else for the rule to
+    do: their ratio is the rule's cost as measured. On a device that works on its own ``plain`` is None: who launches a pass does
+    not know when it ended. Two steps that did the same are equal, however long they took.
+    """
 
     index: int
     t: float
     loss: float
     lr: float
     passes: float
+    seconds: float = field(compare=False, repr=False)
+    plain: float | None = field(compare=False, repr=False)
 
 
 def loop(
@@ -111,12 +119,17 @@ def loop(
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * (at(lr, t) if group.get("scheduled", True) else 1.0)
         model.train()  # the caller may have evaluated since the last step
+        began = perf_counter()
         optimizer.zero_grad()
         closure = Backward(model, objective, micro, precision, beside)
+        called = perf_counter()
         loss = gradient(closure, params, t) if gradient else closure()
+        ruled = perf_counter() - called
         loss = _finite(loss, closure, params, clip, index, steps)
         optimizer.step()
-        yield Step(index, t, loss, optimizer.param_groups[0]["lr"], _number(sum(closure.shares)))
+        passes, seconds = sum(closure.shares), perf_counter() - began
+        plain = seconds - ruled + sum(closure.seconds) / float(passes) if device.type == "cpu" and passes else None
+        yield Step(index, t, loss, optimizer.param_groups[0]["lr"], _number(passes), seconds, plain)
 
 
 def fit(*args, **kwargs) -> list[Step]:

@@ -118,6 +118,7 @@ class Training:
         )
         params = dict(model.named_parameters())
         whole = _whole(model, objective)
+        took = plain = 0.0
         for step in running:
             finished = step.index + 1
             advance(finished / steps)
@@ -130,7 +131,9 @@ class Training:
                     memo["best"] = score
                     train.save_weights(best_path, whole)
             now = {"loss": step.loss, **_ascent(gradient), "round": round}
-            work.progress({"done": finished, "of": steps, "cost": memo["passes"] / finished, **now})
+            took, plain = took + step.seconds, plain + (step.plain or 0.0)
+            times = {"times": took / plain} if plain and self.gradient.name != "plain" else {}
+            work.progress({"done": finished, "of": steps, "cost": memo["passes"] / finished, **times, **now})
             if finished % 50 == 0 or finished == steps:
                 work.log(step=finished, lr=step.lr, seconds=round_to(memo["seconds"]), **now)
             wanted = work.stop()
