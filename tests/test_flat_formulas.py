@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 from trainflat import flat, train
+from trainflat.experiments.recipe import read
+from trainflat.experiments.resolve import Spec, build
+from trainflat.flat.combine import Summed
 from trainflat.testing.problem import equal, problem
 
 INF = math.inf
@@ -49,6 +52,10 @@ LIMITS = {
     "dp_sat without privacy": (flat.dp_sat(0.3, clip=INF, noise=0.0), flat.stale_sam(0.3)),
     "dp_sat without privacy and radius": (flat.dp_sat(0.0, clip=INF, noise=0.0), flat.plain()),
     "last_layers, all of them": (flat.last_layers(0.3, count=99), flat.sam(0.3)),
+    "cram, nothing pruned": (flat.cram(0.3, sparsity=[0, 0]), flat.compose(0.3, combine=Summed())),
+    "cram that has grown": (flat.cram(0.3, sparsity=[0.5, 0.5], grow=1.0), flat.cram(0.3, sparsity=[0.5, 0.5])),
+    "default": (flat.default(0.3), flat.cram(0.3, every=5)),
+    "default, pretrained": (flat.default(0.3, pretrained=True), flat.stale_sam(0.3)),
 }
 
 
@@ -56,6 +63,12 @@ LIMITS = {
 def test_in_the_limit_a_rule_is_its_closest_simpler_one_bit_for_bit(rule, simpler):
     found = trained(rule)
     assert equal(found, trained(simpler))
+
+
+def test_the_third_arm_of_quickstart_is_the_default_rule():
+    arms = read("quickstart").document["sweep"]["optimizer"]
+    (spec,) = (arm["gradient"] for name, arm in arms.items() if name not in ("Adam", "SAM"))
+    assert equal(trained(build(Spec.parse(spec, "gradient"), ["trainflat.flat"])), trained(flat.default()))
 
 
 def test_sam_on_a_model_of_norm_layers_alone_is_sam():

@@ -206,6 +206,22 @@ def test_the_pruned_point_has_a_sparsity_from_the_range_another_each_time():
     assert 0.65 < max(pruned) < 0.81
 
 
+def test_a_rule_hands_its_progress_to_a_range_that_grows():
+    net, batch = Encoder(), problem()[1]
+    seen = []
+
+    def objective(model, batch):
+        weights = [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
+        seen.append(sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights))
+        return train.cross_entropy(model, batch)
+
+    rule = flat.cram(sparsity=[0.0, 0.8], grow=1.0)
+    train.fit(net, objective, [batch] * 20, sgd(net), steps=20, gradient=rule)
+    most = [0.8 * step / 20 for step in range(20)]
+    assert all(pruned <= limit + 0.01 for pruned, limit in zip(seen[1::2], most, strict=True))
+    assert max(seen) > 0.4
+
+
 @pytest.mark.parametrize("t", [0.0, 0.1, 0.25, 0.5, 1.0])
 def test_a_range_that_grows_has_its_highest_sparsity_on_a_straight_line(t):
     """By hand: 10 to 50 %, all of it there after half of the training; at one draw u the share is 0.1 + 0.4 u min(1, 2 t)."""

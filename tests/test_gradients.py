@@ -47,6 +47,7 @@ OPTIONS = {
 OPTIONS_ASKING = {
     "cram every second step": partial(flat.cram, rho=0.5, every=2, sparsity=(0.5, 0.5)),
     "cram, sparse gradient": partial(flat.cram, rho=0.5, sparsity=(0.5, 0.5), sparse_grad=True),
+    "cram that grows": partial(flat.cram, rho=0.5, sparsity=(0.2, 0.6), grow=0.5),
     "cram, dense embedding": partial(flat.cram, dense=["0."]),
     "saq, 4 bits": partial(flat.saq, bits=4),
     "saq, latent": partial(flat.saq, bits=4, perturb="latent"),

@@ -74,7 +74,8 @@ class Pruned(Choice):
     """The matrices without their smallest weights, all ranked together; the share is drawn from a range for each step.
 
     The range is [low, low + (high - low) min(1, t / grow)], t the share of the training that is over; all of it if grow is 0.
-    The threshold is the quantile of at most 2^20 weights, evenly spaced: exact for smaller models, to about 0.1 % for others.
+    The threshold is the quantile of at most 2^20 weights, evenly spaced: exact for smaller models, to about 0.1 % for others;
+    weights of the threshold's very size go together, so in bfloat16 it may be some tenths of a percent more.
     With ``sparse_grad`` the last pass says nothing of those that it finds at zero.
     """
 
