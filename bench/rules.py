@@ -36,7 +36,7 @@ RULES = {
     "quarter_batch": Rule(flat.quarter_batch, 1.32),
     "momentum_sam": Rule(flat.momentum_sam, 1.05, copies=2),
     "stale_sam": Rule(flat.stale_sam, 1.05),
-    "noise": Rule(flat.noise),
+    "noise": Rule(flat.noise, 1.05),
     "looksam, k = 5": Rule(lambda: flat.looksam(k=5), copies=2),
     "late, t0 = 0.7": Rule(lambda: flat.late(t0=0.7), steps=10),  # a whole run: seven plain steps, three of SAM
     "esam": Rule(flat.esam),
@@ -52,8 +52,9 @@ def adam(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def chosen(options: argparse.Namespace) -> dict[str, Rule]:
-    """The rules that were asked for: all, or those that have a target."""
-    return {name: rule for name, rule in RULES.items() if rule.target is not None or not options.targets}
+    """The rules that were asked for: all, those that have a target, or those that are named."""
+    named = options.rules or [name for name, rule in RULES.items() if rule.target is not None or not options.targets]
+    return {name: RULES[name] for name in named}
 
 
 def cost(options: argparse.Namespace) -> list[Line]:
@@ -95,7 +96,8 @@ def memory(options: argparse.Namespace) -> list[Line]:
 
 def main() -> None:
     only = {"action": "store_true", "help": "only the rules that have a target"}
-    options, before = arguments(__doc__ or "", ("--targets", only)), load()
+    named = {"nargs": "+", "choices": RULES, "metavar": "NAME", "help": f"only these, of: {'; '.join(RULES)}"}
+    options, before = arguments(__doc__ or "", ("--targets", only), ("--rules", named)), load()
     lines = [*cost(options), *memory(options)]
     notes = [
         "Seconds are of one step, on average over five in a row (late: ten), which is the period of interval, cram and looksam.",
