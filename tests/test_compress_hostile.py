@@ -344,6 +344,17 @@ def test_a_place_where_nothing_can_be_kept_is_one_sentence_before_anything_is_re
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_store_in_the_folder_that_has_to_be_empty_is_one_sentence(compress, tmp_path, monkeypatch):
+    write("t.csv", reviews(40))
+    told = compress("t.csv", *COLUMNS, "--store", "small/.trainflat")
+    one_sentence(told, "the store small/.trainflat is in small, which has to be empty", tmp_path=tmp_path)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    told = compress("../t.csv", *COLUMNS, out=".")
+    one_sentence(told, "the store .trainflat is in ., which has to be empty", tmp_path=tmp_path)
+    assert not any(tmp_path.glob("empty/*"))
+
+
 def test_a_store_that_is_a_file_is_one_sentence(compress, tmp_path):
     write("t.csv", reviews(40))
     one_sentence(compress("t.csv", *COLUMNS, "--store", "t.csv"), "the store t.csv is no folder", tmp_path=tmp_path)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 
+import numpy as np
 import pytest
 import reviews
 import tinybert
 from typer.testing import CliRunner
 
-from trainflat import compress_text, hf
+from trainflat import compress_text, hf, int8
 from trainflat.cli import app
 from trainflat.cli.compress import parse_budget
 from trainflat.deploy.card import interval
@@ -165,8 +167,8 @@ def test_the_command_keeps_a_model_and_says_why(table, checkpoint, store, tmp_pa
     assert told["model"] == str(tmp_path / "small")
     assert hf.load(told["model"])[0].config.id2label == {0: "bad", 1: "good"}
     assert told["front"]
-    assert "float32" in told["int8"]
-    assert "out:" in told["int8"] or "torch.ao" in told["int8"]
+    fastest = "|".join(re.escape(backend.NAME) for backend in int8.BACKENDS)
+    assert re.match(rf"float32 stays: no int8 |({fastest}) is the fastest int8 that is right here: ", told["int8"])
 
 
 @pytest.mark.parametrize(
@@ -174,6 +176,7 @@ def test_the_command_keeps_a_model_and_says_why(table, checkpoint, store, tmp_pa
     [
         (["--label", "verdicts"], "did you mean 'verdict'"),
         (["--label", "verdict", "--probe", "-1"], "--probe takes seconds"),
+        (["--label", "verdict", "--probe", "inf"], "--probe takes seconds, a finite number of 0 or more; got inf"),
         (["--label", "verdict", "--budget", "20"], "--budget is a latency such as 20ms"),
         (["--label", "verdict", "--target", "speed"], "--target is latency, size or sparsity"),
         (["--label", "verdict", "--try", "shrink"], "what can be tried is pruned, int8, shrunk"),
@@ -212,3 +215,25 @@ def test_the_recipe_of_a_search_is_toml_that_says_its_claim():
     assert document["defaults"]["task"] == task
     assert document["sweep"]["optimizer"]["SAM"] == {"train.gradient": {"name": "sam", "rho": 0.01}}
     assert text.startswith("# Two\n# lines.\n")
+
+
+def test_rules_that_differ_in_their_radius_alone_have_it_in_their_names():
+    rules = (
+        {"name": "sam", "rho": 0.05},
+        {"name": "sam", "rho": 0.1},
+        {"name": "asam", "rho": 0.5},
+        "mylab.flat:noisy",
+    )
+    made = Trials(name="mine", task={"name": "digits"}, claim="", gradient=rules)
+    assert [label for label, _ in made.rules()] == ["SAM 0.05", "SAM 0.1", "ASAM", "mylab.flat:noisy"]
+    arms = tomllib.loads(made.recipe())["sweep"]["optimizer"]
+    assert [arm["train.gradient"] for arm in arms.values()] == ["plain", *rules]
+    with pytest.raises(ValueError, match="the rule SAM 0.1 is there twice"):
+        Trials(name="mine", task={}, claim="", gradient=[{"name": "sam", "rho": 0.1}] * 2)
+
+
+def test_seeds_and_sizes_are_any_sequence_of_numbers():
+    usual = {"name": "mine", "task": {"name": "digits"}, "claim": ""}
+    made = Trials(**usual, seeds=range(3), sizes=np.array([0.5, 0.75]))
+    assert made == Trials(**usual, seeds=(0, 1, 2), sizes=(0.5, 0.75))
+    assert made.recipe() == Trials(**usual, seeds=[0, 1, 2], sizes=[0.5, 0.75]).recipe()

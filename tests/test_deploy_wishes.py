@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import inspect
 import json
+import math
+import os
 import re
 import shlex
 import sys
@@ -13,6 +15,7 @@ from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -20,11 +23,12 @@ import reviews
 import tinybert
 import torch
 
-from trainflat import cli, compress_text, flat, hf
+from trainflat import cli, compress_text, deploy, flat, hf
 from trainflat.cli.compress import compress as command_line
 from trainflat.deploy import command
 from trainflat.deploy.errors import mistakes
 from trainflat.deploy.guess import beware
+from trainflat.deploy.place import check_place
 from trainflat.experiments import runner, trials
 from trainflat.experiments.resolve import Spec, build
 from trainflat.experiments.trials import Trials
@@ -123,6 +127,14 @@ def test_a_pruned_model_chosen_for_its_sparsity_is_kept_loaded_and_predicts(at, 
     assert json.loads((folder / "report" / "run.json").read_text())["chosen"]["by"] == "sparsity"
 
 
+def test_the_probe_of_a_pruned_model_is_of_its_pruned_weights(at, monkeypatch):
+    found = search(at)
+    offer = next(offer for offer in found.offers if offer.variant == "pruned")
+    monkeypatch.setattr("trainflat.int8.choose", lambda model, inputs, seconds: model)
+    probed, pruned = found.fastest(offer).state_dict(), found.model(offer).state_dict()
+    assert all(torch.equal(probed[name], pruned[name]) for name in pruned)
+
+
 def test_sparsity_without_a_way_that_removes_weights_is_refused_before_anything_runs(at, ran):
     with pytest.raises(ValueError, match="needs a way that removes weights, pruned or shrunk; got int8"):
         search(at, by="sparsity", ways=("int8",))
@@ -161,6 +173,26 @@ def test_every_model_says_its_command_and_the_command_keeps_that_very_model(at, 
     assert ran == []  # the command was that of the same stages
 
 
+def test_the_command_of_a_search_with_a_name_and_steps_of_its_own_is_one_that_serves(at, tmp_path, monkeypatch, ran):
+    found = search(at, ways=("int8",), name="mine", steps_per_epoch=1000)
+    assert found.name == "mine"
+    words = shlex.split(found.offer("dense from Adam").made["command"])
+    assert "steps_per_epoch=1000" in words
+    assert not any("mine" in word for word in words)
+    ran.clear()
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *words, "--store", str(at.store), "--probe", "0") == 0
+    assert ran == []
+
+
+def test_a_search_is_planned_once(at, monkeypatch):
+    module, plans = import_module("trainflat.experiments.plan"), []
+    original = module.plan
+    monkeypatch.setattr(module, "plan", lambda *given, **more: plans.append(original(*given, **more)) or plans[-1])
+    search(at, ways=("int8",))
+    assert len(plans) == 1
+
+
 @pytest.mark.slow  # it trains everything a second time
 def test_the_command_makes_the_same_model_from_nothing(at, tmp_path, monkeypatch):
     found = search(at, ways=("int8",), gradient={"name": "asam", "rho": 0.5}, epochs=1.0, holdout=0.2, seeds=(1,))
@@ -188,6 +220,7 @@ def test_a_model_that_was_asked_for_by_name_is_the_best_one(at):
     assert found.best.name == "dense from Adam"
     assert found.said.startswith("dense from Adam: ")
     assert ", as asked for." in found.said
+    assert found._document["command"].endswith("--offer 'dense from Adam'")
     with pytest.raises(LookupError, match=r"there is no model 'dense from Adm'; did you mean 'dense from Adam'\?"):
         search(at, offer="dense from Adm")
     with pytest.raises(ValueError, match="leave max_drop and the budgets out"):
@@ -235,10 +268,32 @@ def test_in_a_notebook_it_shows_what_was_chosen_the_front_and_its_picture(at):
 
 def test_a_model_that_cannot_be_written_leaves_no_folder_and_nothing_beside_it(at, tmp_path, monkeypatch):
     found = search(at)
-    monkeypatch.setattr(found, "report", lambda folder: (folder.mkdir(), 1 / 0))
+    monkeypatch.setattr(found, "report", lambda folder, offer: (folder.mkdir(), 1 / 0))
     with pytest.raises(ZeroDivisionError):
         found.save(tmp_path / "small")
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ZeroDivisionError):
+        found.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_that_cannot_be_replaced_is_filled(at, tmp_path, monkeypatch):
+    found = search(at, ways=("int8",))
+    for name in ("disk", "here"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    monkeypatch.chdir(tmp_path / "here")
+    for place in (tmp_path / "link", Path(".")):
+        assert hf.load(str(found.save(place)))[0].config.id2label == {0: "bad", 1: "good"}
+        assert (place / "report" / "run.json").is_file()
+        assert not list(place.glob(".*"))
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_an_empty_folder_in_which_nothing_may_be_written_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(PermissionError, match="cannot be filled, since nothing may be written in"):
+        check_place(tmp_path)
 
 
 def test_two_searches_in_a_store_keep_their_own_recipes(at, tmp_path):
@@ -270,7 +325,21 @@ def test_a_search_that_is_refused_leaves_the_recipe_of_the_one_before(at):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"gradient": {"name": "sam", "rho": float("nan")}}, "rho of SAM must be a finite number, got nan"),
+        ({"gradient": {"name": "sam", "rho": float("nan")}}, "rho of sam must be finite, got nan"),
+        (
+            {"gradient": {"name": "cram", "sparsity": [0.1, math.inf]}},
+            r"sparsity of cram must be finite, got \[0.1, inf\]",
+        ),
+        ({"gradient": ()}, "gradient names no rule; name a flat rule, such as sam, or leave it out"),
+        (
+            {"ways": ("qat", "torchao8")},
+            "qat trains for the grids of int8, static, int4, and not for those of torchao8;",
+        ),
+        ({"sizes": (0.99991, 0.5, 0.99994)}, "the sizes 0.99991 and 0.99994 are both called 99.99 %"),
+        ({"sizes": 0.5}, r"sizes lists numbers such as \[0.5, 0.9\]; got 0.5"),
+        ({"seeds": "012"}, r"seeds lists numbers such as \[0, 1, 2\]; got '012'"),
+        ({"lr": "x"}, "lr must be a number above 0, got 'x'"),
+        ({"task": {"name": "digits"}}, "text takes no 'task'"),
         ({"gradient": "plain"}, "plain is Adam without a flat rule, which is always tried"),
         ({"ways": "int8"}, r"ways lists what is tried, such as \['int8', 'shrunk'\]; got the text 'int8'"),
         ({"ways": ()}, "there is nothing to try"),
@@ -318,6 +387,11 @@ def test_a_name_serves_for_an_offer_and_one_text_is_not_taken_for_many(at, tmp_p
     found = search(at, ways=("int8",))
     kept = found.save(tmp_path / "dense", "dense from SAM")
     assert "- Model: dense from SAM" in (kept / "README.md").read_text()
+    chosen = json.loads((kept / "report" / "run.json").read_text())["chosen"]
+    assert (chosen["arm"], chosen["variant"]) == ("SAM", "dense")
+    shown = json.loads((kept / "report" / "rows.json").read_text())
+    (of,) = [(row["arm"], row["variant"]) for row in shown if "disagreements" in row]
+    assert of == ({"optimizer": "SAM"}, "dense")
     assert re.search(
         r"- Latency: .* ms, median \(cpu, 1 thread, batch of 1 x \d+ tokens; ", (kept / "README.md").read_text()
     )
@@ -341,6 +415,23 @@ def test_of_a_regression_the_errors_are_told_in_the_labels_unit(at, tmp_path):
         assert text["shift"] == pytest.approx(abs(float(text["small"]) - float(text["large"])), abs=0.02)
 
 
+def test_numbers_of_a_regression_are_shown_with_all_digits_that_tell_them_apart():
+    task = SimpleNamespace(
+        labels=(),
+        held_out=SimpleNamespace(texts=[["a", "b"]], labels=np.array([2019.0, 2023.0])),
+        encode=lambda texts: torch.zeros(len(texts), 1),
+        predicted=lambda logits: logits[:, 0],
+    )
+    models = [torch.nn.Linear(1, 1) for _ in range(2)]
+    for model, bias in zip(models, (2020.25, 2021.5), strict=True):
+        model.bias.data.fill_(bias)
+    shown = mistakes(task, *models)["disagreements"]
+    assert [[text[name] for name in ("label", "small", "large")] for text in shown] == [
+        ["2019", "2020.25", "2021.5"],
+        ["2023", "2020.25", "2021.5"],
+    ]
+
+
 def test_where_nothing_was_learned_it_says_so(at, tmp_path):
     small = {"ways": ("int8",), "epochs": 0.1, "lr": 1e-6}
     nothing = search(at, **small)
@@ -356,6 +447,20 @@ def test_numbers_that_do_not_go_along_with_the_labels_are_nothing_learned(mean, 
     offer = Offer("stars", "all", "dense", 0.0, {0: mean}, 1.0, 1.0, 1.0, 1.0)
     task = SimpleNamespace(labels=(), held_out=SimpleNamespace(labels=np.array([1.0, 2.0])))
     assert ("no dense model's numbers go along with the labels" in beware(task, [offer])) is said
+
+
+def test_a_task_without_texts_has_its_front_its_sentence_and_its_report(tmp_path):
+    made = Trials(name="mine", task={"name": "digits"}, claim="", ways=("pruned",), gradient="sam", epochs=0.1, lr=3e-3)
+    found = deploy.search(made, tmp_path / "store", max_drop=100.0)
+    assert found.said.startswith(found.best.name)
+    assert found.best in found.front
+    assert found.task.evaluate(found.model())["accuracy"] == found.best.value.mean
+    assert "What is kept" in found.report(tmp_path / "report").read_text()
+    assert found.said in Strict(found._repr_html_()).text
+    for wish in (lambda: found.save(tmp_path / "small"), lambda: found.predict(["0"])):
+        with pytest.raises(ValueError, match="needs a task made of a table of texts, and digits is none"):
+            wish()
+    assert not (tmp_path / "small").exists()
 
 
 def test_nothing_that_fits_is_shown_in_a_notebook_as_well(at):
@@ -398,6 +503,9 @@ def test_the_defaults_of_the_command_are_those_of_the_search():
     for name in ("batch_size", "max_length", "kind", "validation", "groups"):
         assert given[name].default == of_text[name]
     assert given["rule"].default is None
+    told = get_type_hints(command_line, include_extras=True)["rule"].__metadata__[0].help
+    assert "without: sam, and stale_sam with rho 0.01." in told
+    assert usual["gradient"] == ("sam", {"name": "stale_sam", "rho": 0.01})
     rules = import_module(command_line.__module__)._rules
     assert rules(None, None) == usual["gradient"]
     assert rules(None, "0.1") == ({"name": "sam", "rho": 0.1}, {"name": "stale_sam", "rho": 0.1})
@@ -418,7 +526,7 @@ def test_several_seeds_are_chosen_kept_and_predict_the_same_and_nothing_is_repea
     wish = {
         "label": label,
         "ways": ways,
-        "seeds": (0, 1),
+        "seeds": range(2),
         "max_drop": 200.0,
         "by": "bytes",
         "store": tmp_path / "store",
@@ -427,6 +535,7 @@ def test_several_seeds_are_chosen_kept_and_predict_the_same_and_nothing_is_repea
     assert len(ran) == 2 * 2 * 5  # arms, seeds; train, its cost, pruned, int8, its cost
     assert found.metric == metric
     assert all(offer.value.n == 2 for offer in found.offers)
+    assert "--seeds 0,1 " in found.best.made["command"]
     assert "95 % CI" in found.said
     assert found.best.variant == "int8 per_channel"
 

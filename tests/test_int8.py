@@ -12,8 +12,8 @@ from torch import nn
 
 from trainflat import int8
 from trainflat.compress import dynamic_int8, weight_only
-from trainflat.int8 import by_torch, by_torchao, router
-from trainflat.int8.processor import SATURATES, WITHOUT_VNNI, Processor, parse
+from trainflat.int8 import by_torch, by_torchao, router, timing
+from trainflat.int8.processor import SATURATES, UNREAD, WITHOUT_VNNI, Processor, parse
 
 MODEL = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
 INPUTS = torch.linspace(-1, 1, 8 * 32).reshape(8, 32)
@@ -165,6 +165,13 @@ def test_float32_stays_where_nothing_is_faster():
     assert "float32 stays" in found.said
 
 
+def test_the_model_is_probed_in_evaluation_mode_and_each_module_keeps_its_own():
+    model = nn.Sequential(nn.Linear(32, 3).eval(), nn.Dropout(0.9))
+    found = int8.choose(model, INPUTS, seconds=0.02, backends=[by_torch])
+    assert found.tried[1].error < 0.05
+    assert [module.training for module in model.modules()] == [True, False, True]
+
+
 def test_outputs_that_are_not_numbers_are_wrong():
     bad = backend("nan", lambda model, inputs: nn.Sequential(dynamic_int8(model), Nan()))
     assert int8.choose(MODEL, INPUTS, seconds=0.02, backends=[bad]).name == "float32"
@@ -178,10 +185,10 @@ class Nan(nn.Module):
 @pytest.mark.parametrize(
     ("cpuinfo", "expected"),
     [
-        ("model name : x\nflags : sse2 avx2 avx_vnni\n", Processor("x86", vnni=True, avx2=True)),
-        ("flags\t\t: fpu avx2 avx512f\nflags : avx512_vnni", Processor("x86", vnni=False, avx2=True)),
-        ("Features : fp asimd asimddp i8mm", Processor("arm", vnni=True, avx2=False)),
-        ("Features : fp asimd", Processor("arm", vnni=False, avx2=False)),
+        ("model name : x\nflags : sse2 avx2 avx_vnni\n", Processor("x86", vnni=True)),
+        ("flags\t\t: fpu avx2 avx512f\nflags : avx512_vnni", Processor("x86", vnni=False)),
+        ("Features : fp asimd asimddp i8mm", Processor("arm", vnni=True)),
+        ("Features : fp asimd", Processor("arm", vnni=False)),
     ],
 )
 def test_the_processor_is_read_from_its_own_words(cpuinfo, expected):
@@ -192,14 +199,19 @@ def test_the_warnings_are_about_vnni_and_about_saturation_where_each_holds(monke
     assert parse("flags : avx2").warnings == (WITHOUT_VNNI, SATURATES)
     assert parse("Features : asimd").warnings == (WITHOUT_VNNI,)
     assert parse("flags : avx2 avx512_vnni").warnings == ()
-    assert parse("").known is False
+    assert parse("").warnings == (UNREAD,)  # and nothing is said of what it has not
     monkeypatch.setattr(router, "processor", lambda: parse("flags : avx2"))
     found = int8.choose(MODEL, INPUTS, seconds=0.02, backends=[by_torch])
     assert found.said.endswith(f"; beware: {WITHOUT_VNNI}; {SATURATES}")
     assert found.warnings == (WITHOUT_VNNI, SATURATES)
 
 
-@pytest.mark.parametrize("wrong", [{"seconds": 0}, {"tolerance": float("nan")}])
+@pytest.mark.parametrize("wrong", [{"seconds": 0}, {"tolerance": float("nan")}, {"seconds": float("inf")}])
 def test_a_probe_without_time_or_tolerance_is_refused(wrong):
     with pytest.raises(ValueError, match="must be above 0"):
         int8.choose(MODEL, INPUTS, **wrong)
+
+
+def test_a_race_without_an_end_is_refused():
+    with pytest.raises(ValueError, match="seconds must be a finite number of 0 or more, got inf"):
+        timing.race({"this": MODEL}, INPUTS, seconds=float("inf"))

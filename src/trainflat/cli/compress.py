@@ -65,7 +65,7 @@ def compress(
         list[str] | None,
         typer.Option(
             help="The flat rule beside plain Adam: sam, asam, cram, any gradient rule; or a TOML table with its name. "
-            "Repeatable; without: sam and stale_sam."
+            "Repeatable; without: sam, and stale_sam with rho 0.01."
         ),
     ] = None,
     rho: Annotated[str | None, typer.Option(help='Its radius: a number, or "auto"; default: the rule\'s.')] = None,
@@ -95,8 +95,8 @@ def compress(
     debug: Debug = False,
 ) -> None:
     """Train flat and plainly, compress in every way, measure, and keep the model that fits; all of it resumes."""
-    if not probe >= 0:
-        raise ValueError(f"--probe takes seconds, 0 or more; got {probe}")
+    if not 0 <= probe < math.inf:
+        raise ValueError(f"--probe takes seconds, a finite number of 0 or more; got {probe}")
     if len(text) > 2:
         raise ValueError(f"--text names one column, or two for pairs; got {len(text)}: {', '.join(text)}")
     if target not in TARGETS:
@@ -133,9 +133,9 @@ def compress(
     from trainflat.deploy.place import check_place
 
     if out is not None:
-        check_place(out)
+        check_place(out, store)
     found = compress_text(_absolute(data), **_with(options, parse_overrides(more or [])))
-    written: dict[str, Any] = {}
+    written: dict[str, str] = {}
     if found.best is None or out is None:
         written["report"] = str(found.report(store / "reports" / found.name))
     else:
@@ -143,28 +143,7 @@ def compress(
         written["report"] = str(out / "report" / "report.html")
     probing = probe and serve == "cpu" and (options["ways"] is None or "int8" in options["ways"])
     fastest = found.fastest(seconds=probe).said if probing and found.best is not None else None
-    if as_json:
-        told = {"said": found.said, "int8": fastest, "data": found.task.note, "chosen": found.best and found.best.name}
-        print_json({**told, "front": [_plain(offer) for offer in found.front], **written})
-    else:
-        rows = [
-            (
-                one.name,
-                f"{100 * one.value.mean:.1f}",
-                f"{one.latency:.2f}",
-                f"{one.bytes / 1e6:.1f}",
-                f"{100 * one.gone:.0f} %",
-            )
-            for one in found.front
-        ]
-        print_table("Worth having", ["model", found.metric, "ms", "MB", "weights gone"], rows, found.task.note)
-        print(found.said)
-        if fastest is not None:
-            print(f"In int8 on this machine: {fastest}.")
-        for what, where in written.items():
-            print(f"{what.capitalize()}: {where}")
-        if "model" in written:
-            print(f"To serve it without torch: trainflat export {shlex.quote(str(out))}")
+    (_tell_json if as_json else _tell)(found, fastest, written)
     if found.best is None:
         raise LookupError(f"nothing was kept: {found.said}")
 
@@ -205,7 +184,7 @@ def _with(options: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         ValueError: If one has a way to be said already.
     """
     for name in more:
-        if name in (*options, "data", "quiet", "name", "task", "claim", "steps_per_epoch"):
+        if name in (*options, "data", "quiet", "name", "task", "claim"):
             raise ValueError(f"--set {name}: it has an option of its own or none, see trainflat compress --help")
     return {**options, **more}
 
@@ -254,6 +233,34 @@ def _numbers(option: str, text: str) -> list[float]:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise ValueError(f"{option} takes numbers such as 0.5,0.9; got {text!r}") from None
+
+
+def _tell(found: Any, fastest: str | None, written: dict[str, str]) -> None:
+    """For people: the front, what was chosen and why, the probe's sentence, and where what was written is."""
+    rows = [
+        (
+            one.name,
+            f"{100 * one.value.mean:.1f}",
+            f"{one.latency:.2f}",
+            f"{one.bytes / 1e6:.1f}",
+            f"{100 * one.gone:.0f} %",
+        )
+        for one in found.front
+    ]
+    print_table("Worth having", ["model", found.metric, "ms", "MB", "weights gone"], rows, found.task.note)
+    print(found.said)
+    if fastest is not None:
+        print(f"In int8 on this machine: {fastest}.")
+    for what, where in written.items():
+        print(f"{what.capitalize()}: {where}")
+    if "model" in written:
+        print(f"To serve it without torch: trainflat export {shlex.quote(written['model'])}")
+
+
+def _tell_json(found: Any, fastest: str | None, written: dict[str, str]) -> None:
+    """The same for programs."""
+    told = {"said": found.said, "int8": fastest, "data": found.task.note, "chosen": found.best and found.best.name}
+    print_json({**told, "front": [_plain(offer) for offer in found.front], **written})
 
 
 def _plain(offer: Any) -> dict[str, Any]:

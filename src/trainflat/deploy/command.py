@@ -29,7 +29,7 @@ OPTIONS = {
 
 
 def searching(task: Mapping[str, Any], more: Mapping[str, Any]) -> list[str]:
-    """The words of the command that makes a search again, without a wish; without what cannot change a result, such as the store.
+    """The words of the command that makes a search again, without a wish; without what cannot change a result: the store, names.
 
     Args:
         task: The task's keywords, as a recipe has them.
@@ -50,8 +50,9 @@ def searching(task: Mapping[str, Any], more: Mapping[str, Any]) -> list[str]:
     words += ["--model", str(task["model"])]
     usual = {name: f.default for name, f in Trials.__dataclass_fields__.items()}
     usual |= {name: p.default for name, p in inspect.signature(text_task).parameters.items()}
-    told = {"name", "data", "text", "text2", "label", "model"}
-    given = {**{name: value for name, value in task.items() if name not in told}, **more}
+    del usual["steps_per_epoch"]  # the command's is the table's
+    told = {"name", "claim", "data", "text", "text2", "label", "model"}
+    given = {name: value for name, value in {**task, **more}.items() if name not in told}
     given = {name: value for name, value in given.items() if value is not None and value != usual.get(name)}
     for name in sorted(given, key=lambda name: (name not in OPTIONS, name)):
         words += _option(name, given[name])
@@ -61,8 +62,8 @@ def searching(task: Mapping[str, Any], more: Mapping[str, Any]) -> list[str]:
 def wishing(wanted: Mapping[str, Any]) -> list[str]:
     """The options that say what is wanted of a search.
 
-    >>> wishing({"max_drop": 1.0, "budget_ms": 20, "by": "bytes"})
-    ['--max-drop', '1', '--target', 'size', '--budget', '20ms']
+    >>> wishing({"max_drop": 1.0, "budget_ms": 20, "by": "bytes"}), wishing({"offer": "dense from SAM"})
+    (['--max-drop', '1', '--target', 'size', '--budget', '20ms'], ['--offer', 'dense from SAM'])
     """
     words = [] if wanted.get("max_drop") is None else ["--max-drop", f"{wanted['max_drop']:g}"]
     if (by := wanted.get("by") or "latency") != "latency":
@@ -70,7 +71,7 @@ def wishing(wanted: Mapping[str, Any]) -> list[str]:
     for name, unit in (("budget_ms", "ms"), ("budget_mb", "MB")):
         if wanted.get(name) is not None:
             words += ["--budget", f"{wanted[name]:.12g}{unit}"]
-    return words
+    return [*words, *(["--offer", wanted["offer"]] if wanted.get("offer") else [])]
 
 
 def keeping(words: Sequence[str], name: str) -> str:

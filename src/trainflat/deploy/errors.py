@@ -27,8 +27,8 @@ def mistakes(task: Any, small: nn.Module, large: nn.Module) -> dict[str, Any]:
     if not task.labels:
         numbers = {name: np.asarray(task.predicted(output), dtype=float) for name, output in told.items()}
         shift = np.abs(numbers["small"] - numbers["large"])
-        says = {name: [f"{value:.3g}" for value in found] for name, found in numbers.items()}
-        return {"disagreements": _worst(texts, [f"{value:.3g}" for value in truth], says, shift)}
+        says = {name: list(map(_plain, found)) for name, found in numbers.items()}
+        return {"disagreements": _worst(texts, list(map(_plain, truth)), says, shift)}
     shift = 0.5 * np.abs(told["small"] - told["large"]).sum(-1)
     answers = {name: output.argmax(-1) for name, output in told.items()}
     counts = np.zeros((len(task.labels), len(task.labels)), dtype=int)
@@ -45,6 +45,15 @@ def held_out(task: Any) -> tuple[list[Any], np.ndarray]:
     """The texts that are scored, or pairs of them, and their labels."""
     columns = task.held_out.texts
     return (list(columns[0]) if len(columns) == 1 else list(zip(*columns, strict=True))), task.held_out.labels
+
+
+def _plain(value: float) -> str:
+    """With all the digits that float32 has, so that years and prices stay apart.
+
+    >>> _plain(2019.0), _plain(1250400.0), _plain(float(np.float32(4.1)))
+    ('2019', '1250400', '4.1')
+    """
+    return f"{value:.7g}"
 
 
 def _worst(texts: Any, truth: Any, says: dict[str, Any], shift: np.ndarray) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ def search(
     trials: Trials,
     store: str | Path | Store = ".trainflat",
     *,
+    plan: planning.Plan | None = None,
     say: Say = lambda event, job, about: None,
     device: str = "auto",
     command: Sequence[str] = (),
@@ -52,6 +53,7 @@ def search(
     Args:
         trials: What to try.
         store: Where every stage's result is kept.
+        plan: As `planned` made it. Default: it is made here.
         say: Told what happens, as `trainflat.experiments.runner.run` tells.
         device: "auto", "cpu" or "cuda".
         command: The words of the command that makes this search, without a wish; see `trainflat.deploy.command`. Default: the
@@ -64,7 +66,7 @@ def search(
     """
     check_wish(**{name: value for name, value in wanted.items() if name != "offer" and value is not None})
     kept = store if isinstance(store, Store) else Store(store)
-    plan = planned(trials, kept)
+    plan = plan or planned(trials, kept)
     whole = shlex.join([*command, *wishing(wanted)]) if command else f"trainflat run {trials.name}.toml"
     document = runner.run(plan, kept, say=say, device=device, command=whole)
     return Smaller(plan, kept, document, recipe=trials.recipe(), command=command, **wanted)

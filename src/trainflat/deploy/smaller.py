@@ -25,7 +25,7 @@ from trainflat.experiments.stages.quantize import on_grid, served
 from trainflat.experiments.store import Store
 from trainflat.experiments.work import Parent, make_task
 from trainflat.reports import glance
-from trainflat.reports.forgone import facts, forgone
+from trainflat.reports.forgone import best_dense, facts, forgone
 from trainflat.reports.front import choose, pareto
 from trainflat.reports.offers import Offer, model, offers, setting, stated
 from trainflat.reports.rows import Row, results
@@ -71,11 +71,11 @@ class Smaller:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: what was chosen and why, the front, and its picture."""
-        return glance.html(self._rows, self.task.name, self.front, self._chosen, self.said)
+        return glance.html(self._rows, self.task.name, self.front, self._chosen(self.best), self.said)
 
     def plot(self) -> Any:
         """The front as a figure of matplotlib: ``found.plot().savefig("front.pdf")``."""
-        return glance.figure(self._rows, self.task.name, self._chosen)
+        return glance.figure(self._rows, self.task.name, self._chosen(self.best))
 
     @property
     def name(self) -> str:
@@ -109,15 +109,11 @@ class Smaller:
         Raises:
             LookupError: If nothing fits what was wanted and no offer is given; says what comes nearest.
         """
-        job = self._job(offer or self._fitting())
-        whole = self._whole(job)
+        offer = offer or self._fitting()
+        job, floats = self._job(offer), self._floats(offer)
         if job.kind == "Quantize":
-            return on_grid(job.stage.quantizer, served(whole, job.stage.on), self.task, job.seed).eval()
-        if job.kind == "OneShot":
-            sparsity = (offer or self._fitting()).sparsity
-            masks = list(job.stage.masks(self.task, whole))
-            min(masks, key=lambda mask: abs(mask.sparsity - sparsity)).apply_to(whole)
-        return whole
+            return on_grid(job.stage.quantizer, served(floats, job.stage.on), self.task, job.seed).eval()
+        return floats
 
     def fastest(self, offer: Offer | None = None, *, seconds: float = 5.0) -> int8.Choice:
         """Which 8-bit backend runs a model fastest on this processor, of those that are right: a probe, `trainflat.int8.choose`.
@@ -126,28 +122,29 @@ class Smaller:
             offer: Whose weights; of one in int8 the floats that it was made from. Default: the best.
             seconds: Of timing.
         """
-        return int8.choose(self._whole(self._job(offer or self._fitting())), self.task.inputs(1), seconds=seconds)
+        return int8.choose(self._floats(offer or self._fitting()), self.task.inputs(1), seconds=seconds)
 
     def predict(self, texts: Sequence[Any], offer: Offer | None = None) -> list[Any]:
         """The label of each text (of each pair of texts), or its number where the task is a regression.
 
         Raises:
             TypeError: If ``texts`` is one text.
+            ValueError: If the task has no table of texts.
         """
         if isinstance(texts, str):
             raise TypeError(f"predict takes a list of texts, got the text {texts[:40]!r}; put it into brackets")
-        asked = self._loaded if offer is None else self.model(offer)
-        return self.task.predicted(self._logits(asked, texts))
+        self._check_texts("predict")
+        return self.task.predicted(self._logits(self._ready(offer or self._fitting()), texts))
 
-    def report(self, folder: str | Path) -> Path:
-        """Write the report, with the chosen model marked and where it errs; returns its page."""
-        rows = list(self._rows)
-        if self.best is not None:
-            found = mistakes(self.task, self._loaded, self.model(self._largest()))
-            scored = self._row(self.best)
+    def report(self, folder: str | Path, offer: Offer | None = None) -> Path:
+        """Write the report, with one model marked (by default the best) and where it errs on texts; returns its page."""
+        rows, offer = list(self._rows), offer or self.best
+        if offer is not None and self._has_texts:
+            found = mistakes(self.task, self._ready(offer), self.model(self._largest()))
+            scored = self._row(offer)
             rows = [{**row, **found} if row is scored else row for row in rows]
         header = {key: value for key, value in self._document.items() if key != "points"}
-        return reports.write_all(rows, {**header, "chosen": self._chosen}, folder)[0]
+        return reports.write_all(rows, {**header, "chosen": self._chosen(offer)}, folder)[0]
 
     def save(self, folder: str | Path, offer: Offer | str | None = None) -> Path:
         """The model as a folder: weights, configuration, tokenizer, a card, the recipe and the report; there whole or not at all.
@@ -158,36 +155,51 @@ class Smaller:
         Raises:
             LookupError: As `model`, or `offer` where a name is given.
             OSError: If the folder is there already and not empty, or cannot be made.
+            ValueError: If the task has no table of texts.
         """
         offer = self.offer(offer) if isinstance(offer, str) else offer
         folder, chosen = Path(folder), offer or self._fitting()
+        self._check_texts("save")
         check_place(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        around = folder if folder.exists() else folder.parent  # an empty one may be a link, a mount, or where we are
+        around.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=around))
         try:
             at = stated(setting(self._rows) or ())
             notes = card(self.task, self.metric, chosen, self.offers, self._document, at)
             self.task.save(aside, self._keepable(chosen), notes=notes)
             (aside / "recipe.toml").write_text(self._recipe, encoding="utf-8")
-            self.report(aside / "report")
-            aside.chmod(0o755)
+            self.report(aside / "report", chosen)
             if folder.exists():
-                folder.rmdir()
-            aside.rename(folder)
+                for made in list(aside.iterdir()):
+                    made.rename(folder / made.name)
+            else:
+                aside.chmod(0o755)
+                aside.rename(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return folder
 
-    @property
-    def _chosen(self) -> dict[str, Any] | None:
-        """The best one as a report's header names it."""
-        if self.best is None:
+    def _chosen(self, offer: Offer | None) -> dict[str, Any] | None:
+        """The chosen one as a report's header names it."""
+        if offer is None:
             return None
-        return {**{name: getattr(self.best, name) for name in ("task", "arm", "variant", "sparsity")}, "by": self._by}
+        return {**{name: getattr(offer, name) for name in ("task", "arm", "variant", "sparsity")}, "by": self._by}
+
+    @property
+    def _has_texts(self) -> bool:
+        """Whether the task is made of a table of texts, as `trainflat.hf.text`: only such can be shown, predicted and kept."""
+        return hasattr(self.task, "held_out")
+
+    def _check_texts(self, what: str) -> None:
+        if not self._has_texts:
+            raise ValueError(
+                f"{what} needs a task made of a table of texts, and {self.task.name} is none; model(offer) gives any model"
+            )
 
     def _error(self) -> str:
         """Of a regression how far the chosen model's numbers are off: a correlation does not see their scale."""
-        if self.task.labels or self.best is None:
+        if self.best is None:
             return ""
         small, large = (self._row(offer)["metrics"].get("rmse") for offer in (self.best, self._largest()))
         if small is None or large is None:
@@ -201,8 +213,10 @@ class Smaller:
 
     def _keepable(self, offer: Offer) -> nn.Module:
         """The model as its folder has it."""
-        if packing(offer) is not None:
-            return self._whole(self._job(offer))
+        return self._ready(offer) if packing(offer) is None else self._floats(offer)
+
+    def _ready(self, offer: Offer) -> nn.Module:
+        """The model of an offer; the best one is loaded once."""
         return self._loaded if offer is self.best else self.model(offer)
 
     @cached_property
@@ -210,8 +224,10 @@ class Smaller:
         return self.model()
 
     def _largest(self) -> Offer:
-        """The best dense model."""
-        return max((o for o in self.offers if o.variant == "dense"), key=lambda offer: offer.value.mean)
+        """The best dense model, which every search has."""
+        found = best_dense(self.offers)
+        assert found is not None
+        return found
 
     def _job(self, offer: Offer) -> Job:
         """The stage that scored an offer."""
@@ -223,11 +239,16 @@ class Smaller:
         data, wanted = results(self._rows), (offer.task, offer.arm, offer.variant, offer.sparsity)
         return next(row for row in self._rows if row.get("value") is not None and model(data, row) == wanted)
 
-    def _whole(self, job: Job) -> nn.Module:
-        """The model in floats that a stage left, or worked on."""
+    def _floats(self, offer: Offer) -> nn.Module:
+        """An offer's model in floats; of one on a grid the model that was put there."""
+        job = self._job(offer)
         source = job.parents["model"] if job.kind in ("Quantize", "OneShot") else job
         done = self._store.done(source.key) or {}
-        return Parent(source.stage, self._store.folder(source.key), done["rows"]).model(source.seed).eval()
+        model = Parent(source.stage, self._store.folder(source.key), done["rows"]).model(source.seed).eval()
+        if job.kind == "OneShot":
+            masks = list(job.stage.masks(self.task, model))
+            min(masks, key=lambda mask: abs(mask.sparsity - offer.sparsity)).apply_to(model)
+        return model
 
     def _logits(self, model: nn.Module, texts: Sequence[Any], size: int = 32) -> np.ndarray:
         if not len(texts):

@@ -83,7 +83,7 @@ def compress_text(
     kept = Store(store)
     if kept.root.exists() and not kept.root.is_dir():
         raise NotADirectoryError(f"the store {kept.root} is no folder; name another one")
-    own = {name: options.pop(name) for name in list(options) if name in Trials.__dataclass_fields__}
+    own = {name: options.pop(name) for name in set(options) & {*Trials.__dataclass_fields__} - {"task"}}
     source = data if isinstance(data, (str, Path)) else _written(data, kept.root)
     task = {
         "name": "text",
@@ -106,8 +106,9 @@ def compress_text(
         trials = replace(trials, steps_per_epoch=table.steps_per_epoch)
     if offer is None and (max_drop, budget_ms, budget_mb) == (None, None, None):
         wanted["max_drop"] = 1.0
-    asked = {"command": searching(task, own), "device": device, "offer": offer, **wanted}
     plan = planned(trials, kept)
+    command = searching(task, {name: getattr(trials, name) for name in own})
+    asked = {"plan": plan, "command": command, "device": device, "offer": offer, **wanted}
     if quiet:
         return search(trials, kept, **asked)
     with progress.shown(plan, to=sys.stderr, first=table.note) as say:

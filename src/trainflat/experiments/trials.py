@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from numbers import Integral, Real
 from typing import Any
 
 from trainflat.experiments.resolve import Spec
@@ -59,8 +61,8 @@ class Trials:
         serve: Where it is: "cpu", or "cuda", a GPU, on which every model runs in bfloat16; int8 has kernels for processors only.
 
     Raises:
-        ValueError: If nothing is tried, a way is unknown or has no kernels where it is to be served, a number is out of range, or
-            a rule is there twice.
+        ValueError: If nothing is tried, a way is unknown, has no kernels where it is to be served or serves none of the others, a
+            number is none or out of range, no rule is named, or a rule or a size is there twice.
 
     Example:
         >>> text = Trials(name="mine", task={"name": "digits"}, claim="Smaller digits.", sizes=(0.5,)).recipe()
@@ -72,12 +74,12 @@ class Trials:
     task: Mapping[str, Any]
     claim: str
     ways: tuple[str, ...] | None = None
-    sizes: tuple[float, ...] = (0.5, 0.75, 0.9)
+    sizes: Sequence[float] = (0.5, 0.75, 0.9)
     gradient: Rule | Sequence[Rule] = RULES
     lr: float = 5e-5
     epochs: float = 3.0
     steps_per_epoch: int = 1000
-    seeds: tuple[int, ...] = (0,)
+    seeds: Sequence[int] = (0,)
     precision: str = "fp32"
     batch: int = 1
     length: int | None = None
@@ -85,13 +87,15 @@ class Trials:
     serve: str = "cpu"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(map(float, _listed("sizes", self.sizes, Real, "[0.5, 0.9]"))))
+        object.__setattr__(self, "seeds", tuple(map(int, _listed("seeds", self.seeds, Integral, "[0, 1, 2]"))))
         self._check_ways()
         self._check_rules()
-        for name, value in (("lr", self.lr), ("epochs", self.epochs)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a number above 0, got {value}")
-        if wrong := [size for size in self.sizes if not 0 < size < 1]:
-            raise ValueError(f"a size is the share of the layers to remove, in (0, 1); got {wrong[0]}")
+        self._check_sizes()
+        for name in ("lr", "epochs", "steps_per_epoch"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 < float(value) < math.inf:
+                raise ValueError(f"{name} must be a number above 0, got {value!r}")
 
     def _check_ways(self) -> None:
         if self.serve not in USUAL:
@@ -105,22 +109,38 @@ class Trials:
         if self.serve != "cpu" and (never := [way for way in FOR_PROCESSORS if way in self.tried]):
             others = ", ".join(way for way in WAYS if way not in FOR_PROCESSORS)
             raise ValueError(f"{', '.join(never)} has kernels for processors only; on a GPU try some of {others}")
+        grids, aware = [way for way in GRIDS if way in self.tried], [way for ways in SERVED.values() for way in ways]
+        if "qat" in self.tried and grids and not set(grids) & set(aware):
+            raise ValueError(
+                f"qat trains for the grids of {', '.join(aware)}, and not for those of {', '.join(grids)}; "
+                "try one of the first as well, or leave qat out"
+            )
 
     def _check_rules(self) -> None:
         names = []
         for label, rule in self.rules():
-            numbers = rule if isinstance(rule, Mapping) else {}
-            if wrong := [
-                name for name, value in numbers.items() if isinstance(value, float) and not math.isfinite(value)
-            ]:
-                raise ValueError(f"{wrong[0]} of {label} must be a finite number, got {numbers[wrong[0]]}")
-            if label == "PLAIN":
+            spec = Spec.parse(rule, "gradient")
+            for key, value in spec.kwargs.items():
+                if not all(map(math.isfinite, _floats(value))):
+                    raise ValueError(f"{key} of {spec.name} must be finite, got {value}")
+            if spec.name == "plain":
                 raise ValueError(
                     "plain is Adam without a flat rule, which is always tried; name a flat rule, such as sam"
                 )
             if label in names:
                 raise ValueError(f"the rule {label} is there twice; name each rule once")
             names.append(label)
+        if not names:
+            raise ValueError(
+                "gradient names no rule; name a flat rule, such as sam, or leave it out for the usual ones"
+            )
+
+    def _check_sizes(self) -> None:
+        if wrong := [size for size in self.sizes if not 0 < size < 1]:
+            raise ValueError(f"a size is the share of the layers to remove, in (0, 1); got {wrong[0]}")
+        for one, other in combinations(self.sizes, 2):
+            if _percent(one) == _percent(other):
+                raise ValueError(f"the sizes {one} and {other} are both called {_percent(one)} %; name each size once")
 
     def recipe(self) -> str:
         """The recipe as TOML, its claim as the comment on top."""
@@ -146,11 +166,10 @@ class Trials:
         return USUAL[self.serve] if self.ways is None else self.ways
 
     def rules(self) -> list[tuple[str, Rule]]:
-        """What each flat rule is called, and the rule: SAM, or with more than its radius given CRAM every 5."""
+        """What each flat rule is called, and the rule: SAM, CRAM every 5; of several that differ in their radius SAM 0.1."""
         given = [self.gradient] if isinstance(self.gradient, str | Mapping) else list(self.gradient)
-        for rule in given:
-            Spec.parse(rule, "gradient")
-        return [(_label(rule), rule) for rule in given]
+        names = [_label(rule) for rule in given]
+        return [(_label(rule, names.count(name) > 1), rule) for name, rule in zip(names, given, strict=True)]
 
     def _stages(self) -> Iterator[tuple[str, dict[str, Any]]]:
         on = None if self.serve == "cpu" else self.serve
@@ -182,7 +201,7 @@ class Trials:
         yield "train", {"kind": "Finetune"}
         yield from offered("train")
         for size in self.sizes if "shrunk" in self.tried else ():
-            percent = f"{100 * size:.4g}".replace(".", "_")
+            percent = _percent(size).replace(".", "_")
             cut, small = f"gates-{percent}", f"shrunk-{percent}"
             steps = max(GATE_STEPS, math.ceil(self.epochs * self.steps_per_epoch))
             gates = {"sparsity": size, "steps": steps, "warmup": 0.3, "gate_lr": round(max(0.01, 30 / steps), 3)}
@@ -191,16 +210,44 @@ class Trials:
             yield from offered(small)
 
 
-def _label(rule: Rule) -> str:
-    """An acronym in capitals, other names as they are; the radius is left out.
+def _label(rule: Rule, radius: bool = False) -> str:
+    """The name, in capitals unless it has an underscore, a dot or a colon, and all that is given beside the radius.
 
     >>> _label("sam"), _label({"name": "stale_sam", "rho": 0.1}), _label({"name": "cram", "every": 5})
     ('SAM', 'stale_sam', 'CRAM every 5')
+    >>> _label({"name": "sam", "rho": 0.1}, radius=True), _label("mylab.flat:noisy")
+    ('SAM 0.1', 'mylab.flat:noisy')
     """
-    table = {"name": rule} if isinstance(rule, str) else rule
-    name = str(table["name"])
-    more = [f"{key} {value}" for key, value in table.items() if key not in ("name", "rho")]
-    return " ".join([name if "_" in name else name.upper(), *more])
+    spec = Spec.parse(rule, "gradient")
+    rho = [str(spec.kwargs["rho"])] if radius and "rho" in spec.kwargs else []
+    more = [f"{key} {value}" for key, value in spec.kwargs.items() if key != "rho"]
+    return " ".join([spec.name.upper() if spec.name.isalnum() else spec.name, *rho, *more])
+
+
+def _listed(name: str, given: Any, kind: type, such: str) -> list[Any]:
+    found = list(given) if isinstance(given, Iterable) else [None]
+    if not all(isinstance(one, kind) for one in found):
+        raise ValueError(f"{name} lists numbers such as {such}; got {given!r}")
+    return found
+
+
+def _floats(value: Any) -> Iterator[float]:
+    """The floats in a value, its lists and its tables.
+
+    >>> list(_floats({"from": 0.1, "levels": [1, [math.inf]]}))
+    [0.1, inf]
+    """
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _floats(item)
+    elif isinstance(value, float):
+        yield value
+
+
+def _percent(size: float) -> str:
+    return f"{100 * size:.4g}"
 
 
 def _lines(tables: Tables) -> Iterator[str]:

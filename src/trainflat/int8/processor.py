@@ -11,6 +11,7 @@ from pathlib import Path
 __all__ = ["Processor", "parse", "processor"]
 
 CPUINFO = Path("/proc/cpuinfo")
+UNREAD = "what this processor has for int8 could not be read, so only the timing tells what it gains here"
 WITHOUT_VNNI = "this processor has no VNNI, so int8 gains little over float32 here"
 SATURATES = (
     "without VNNI sums of two int8 products are kept in 16 bits and may saturate: 7-bit weights (reduce_range) are safe"
@@ -24,13 +25,11 @@ class Processor:
     Attributes:
         kind: ``"x86"``, ``"arm"`` or ``"other"``.
         vnni: Whether four int8 products are summed in 32 bits by one instruction (AVX512-VNNI, AVX-VNNI; on ARM: DotProd).
-        avx2: Whether there is AVX2; False on ARM.
         known: Whether this could be read; if not, the rest is assumed to be absent.
     """
 
     kind: str
     vnni: bool
-    avx2: bool
     known: bool = True
 
     @property
@@ -44,6 +43,8 @@ class Processor:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know before trusting int8 here; nothing where all is well."""
+        if not self.known:
+            return (UNREAD,)
         said = () if self.vnni else (WITHOUT_VNNI,)
         return (*said, SATURATES) if self.saturates else said
 
@@ -52,7 +53,7 @@ class Processor:
 def processor() -> Processor:
     """This machine's."""
     if sys.platform == "darwin" and platform.machine() == "arm64":
-        return Processor("arm", vnni=True, avx2=False)  # every processor of Apple's own has DotProd
+        return Processor("arm", vnni=True)  # every processor of Apple's own has DotProd
     try:
         return parse(CPUINFO.read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -64,7 +65,7 @@ def parse(cpuinfo: str) -> Processor:
 
     Example:
         >>> parse("flags : sse2 avx2 avx512f avx512_vnni")
-        Processor(kind='x86', vnni=True, avx2=True, known=True)
+        Processor(kind='x86', vnni=True, known=True)
         >>> parse("flags : sse2 avx2").saturates, parse("Features : fp asimd asimddp").warnings
         (True, ())
     """
@@ -72,8 +73,8 @@ def parse(cpuinfo: str) -> Processor:
         name, _, words = line.partition(":")
         flags = set(words.split())
         if name.strip() == "flags":
-            return Processor("x86", vnni=bool(flags & {"avx512_vnni", "avx_vnni"}), avx2="avx2" in flags)
+            return Processor("x86", vnni=bool(flags & {"avx512_vnni", "avx_vnni"}))
         if name.strip() == "Features":
-            return Processor("arm", vnni="asimddp" in flags, avx2=False)
+            return Processor("arm", vnni="asimddp" in flags)
     kind = {"x86_64": "x86", "AMD64": "x86", "aarch64": "arm", "arm64": "arm"}.get(platform.machine(), "other")
-    return Processor(kind, vnni=False, avx2=False, known=False)
+    return Processor(kind, vnni=False, known=False)

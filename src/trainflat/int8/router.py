@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
@@ -44,7 +46,7 @@ class Choice:
 
     Attributes:
         name: Of the backend; "float32" if none is right, or none faster than the model as it is.
-        model: The model to use, called like the original.
+        model: The model to use, called like the original; of "float32" the original itself, in the mode it was in.
         said: What was chosen and why, in one sentence.
         tried: All, "float32" first.
         warnings: What to know about this processor.
@@ -79,7 +81,7 @@ def choose(
             alone cost up to 0.3 on MiniLM under a head that was not trained, 0.01 to 0.1 under a trained one.
 
     Raises:
-        ValueError: If ``seconds`` or ``tolerance`` is not above 0.
+        ValueError: If ``seconds`` or ``tolerance`` is not above 0, or ``seconds`` not finite.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 2))
@@ -87,9 +89,29 @@ def choose(
         >>> [one.name for one in found.tried], found.model(torch.randn(3, 64)).shape
         (['float32', 'torch.ao'], torch.Size([3, 2]))
     """
-    if not seconds > 0 or not tolerance > 0:
-        raise ValueError(f"seconds and tolerance must be above 0, got {seconds} and {tolerance}")
-    model = model.eval()
+    if not 0 < seconds < math.inf or not tolerance > 0:
+        raise ValueError(f"seconds and tolerance must be above 0, seconds finite; got {seconds} and {tolerance}")
+    with _evaluating(model):
+        return _probe(model, inputs, seconds, tolerance, backends)
+
+
+@cache
+def sums_are_right(backend: ModuleType) -> bool:
+    """Whether a backend adds up the largest products there are: every weight 1, every input 1, so each output is n.
+
+    On the 8-bit grid these are products of 255 and 127, of which two overflow 16 bits; where pairs saturate, half of the
+    sum is lost. The grids themselves cost 1 % at most.
+    """
+    n = 128
+    linear = nn.Linear(n, n, bias=False)
+    nn.init.ones_(linear.weight)
+    layer = nn.Sequential(linear, nn.Identity())
+    ones = torch.ones(4, n)
+    found = _logits(backend.build(layer, ones), ones)
+    return bool((np.abs(found / n - 1) < 0.05).all())
+
+
+def _probe(model: nn.Module, inputs: Any, seconds: float, tolerance: float, backends: Iterable[ModuleType]) -> Choice:
     outputs = {FLOAT: _logits(model, inputs)}
     built: dict[str, nn.Module] = {FLOAT: model}
     why_not: dict[str, str | None] = {FLOAT: None}
@@ -120,22 +142,6 @@ def choose(
     return Choice(best, built[best], _said(best, tried, processor().warnings), tried, processor().warnings)
 
 
-@cache
-def sums_are_right(backend: ModuleType) -> bool:
-    """Whether a backend adds up the largest products there are: every weight 1, every input 1, so each output is n.
-
-    On the 8-bit grid these are products of 255 and 127, of which two overflow 16 bits; where pairs saturate, half of the
-    sum is lost. The grids themselves cost 1 % at most.
-    """
-    n = 128
-    linear = nn.Linear(n, n, bias=False)
-    nn.init.ones_(linear.weight)
-    layer = nn.Sequential(linear, nn.Identity())
-    ones = torch.ones(4, n)
-    found = _logits(backend.build(layer, ones), ones)
-    return bool((np.abs(found / n - 1) < 0.05).all())
-
-
 def _said(best: str, tried: tuple[Tried, ...], warned: tuple[str, ...]) -> str:
     by_name = {one.name: one for one in tried}
     whole = by_name[FLOAT].latency_ms
@@ -158,6 +164,18 @@ def _said(best: str, tried: tuple[Tried, ...], warned: tuple[str, ...]) -> str:
 
 def _also(warned: tuple[str, ...]) -> str:
     return f"; beware: {'; '.join(warned)}" if warned else ""
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode meanwhile; each module goes back to its own."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _logits(model: nn.Module, inputs: Any) -> np.ndarray:

@@ -32,11 +32,16 @@ class Timing:
 def race(models: Mapping[str, nn.Module], inputs: Any, *, seconds: float = 1.0) -> dict[str, Timing]:
     """Time each model on one batch, pass by pass in turns, for this long in all, at least five times each.
 
+    Raises:
+        ValueError: If ``seconds`` is not finite, or below 0.
+
     Example:
         >>> found = race({"this": nn.Identity(), "that": nn.Identity()}, torch.ones(4, 2), seconds=0.01)
         >>> found["this"].runs == found["that"].runs >= 5, found["this"].p50_ms <= found["this"].p95_ms
         (True, True)
     """
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"seconds must be a finite number of 0 or more, got {seconds}")
     taken: dict[str, list[float]] = {name: [] for name in models}
     over, run = float("inf"), 0
     with torch.inference_mode():
