@@ -136,7 +136,7 @@ class _Live:
 
 
 def _about(event: dict[str, Any]) -> str:
-    """The round, the loss, and with a rule that leaves the weights its last ascent and what its steps cost: counted, and measured."""
+    """The round, the loss, and with a rule that leaves the weights its last ascent and what a step costs, counted and timed."""
     said = [f"round {event['round'] + 1}"] if event.get("round") else []
     if "loss" in event:
         said.append(f"loss {event['loss']:.3f}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from trainflat.reports import between
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import Difference, compare, summary
 from trainflat.reports.tables import ALONE, MISSING, Table, axis, pairs, plus_minus
@@ -24,7 +25,7 @@ SECOND = (
 
 
 def how_flat(rows: Iterable[Row] | Results) -> list[Table]:
-    """All tables about flatness, as far as the rows know: those that carry a ``sharpness``.
+    """All tables about flatness, as far as the rows know: those that carry a ``sharpness``, or a barrier to another model.
 
     Example:
         >>> rows = [
@@ -36,7 +37,8 @@ def how_flat(rows: Iterable[Row] | Results) -> list[Table]:
          (('rte', 'dense', 'eps 0.005', '28.4', '49.0', '−20.6', '–', '1', 'cannot tell'),)]
     """
     data = results(rows)
-    tables = [sharpness(data), curvature(data), *(differences(data, a, b) for a, b in pairs(data.arms))]
+    told = (differences(data, a, b) for a, b in pairs(data.arms))
+    tables = [sharpness(data), curvature(data), *told, between.table(data)]
     return [table for table in tables if table is not None]
 
 
