@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainflat import flat, testing
+from trainflat import flat, testing, train
 from trainflat.flat import averages
+from trainflat.testing.problem import problem
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,18 @@ def test_ema_is_the_weighted_sum_written_out(decay):
     weights = [decay**4, *((1 - decay) * decay ** (4 - i) for i in range(1, 5))]
     assert sum(weights) == pytest.approx(1)
     assert seen(flat.ema(decay), values) == pytest.approx(np.dot(weights, values), rel=1e-6)
+
+
+def test_wasam_is_the_mean_of_sams_iterates():
+    net, batch = problem()
+    iterates, average = [], flat.swa(checkpoints=10)
+    only = torch.optim.SGD(net.parameters(), lr=0.1)
+    for step in train.loop(net, train.cross_entropy, [batch] * 10, only, steps=10, gradient=flat.sam(0.3)):
+        average(dict(net.named_parameters()), (step.index + 1) / 10)
+        iterates.append(train.snapshot(net))
+    average.apply_to(net)
+    for name, kept in train.snapshot(net).items():
+        torch.testing.assert_close(kept, torch.stack([one[name] for one in iterates[5:]]).mean(0))
 
 
 @pytest.mark.parametrize("make", [flat.ema, flat.swa], ids=["ema", "swa"])
