@@ -124,8 +124,8 @@ def _curves(data: Results, task: str, arm: str, variant: str) -> tuple[Array, Ma
 
 
 def _reach(
-    curves: Float[Array, "... points"], at: Float[Array, " points"], least: Float[Array, "..."]
-) -> Float[Array, "..."]:
+    curves: Float[Array, "*_ points"], at: Float[Array, " points"], least: Float[Array, "*_"]
+) -> Float[Array, "*_"]:
     """
     >>> _reach(np.array([[0.97, 0.96, 0.90], [0.95, 0.99, 0.99]]), np.array([0.0, 0.5, 0.6]), np.array([0.96, 0.96]))
     array([0.5, 0. ])
