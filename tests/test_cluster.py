@@ -143,9 +143,7 @@ def test_control_c_saves_the_running_stages_and_leaves_the_cluster_free(planned,
         cluster.run(planned(**long), Store(tmp_path / "store"), on=on, say=heard)
     states = list((tmp_path / "store").rglob("state.safetensors"))
     assert states, "the stage that had begun was saved"
-    begun = {path.parent.name.partition("-")[0] for path in states}
-    assert begun >= {"imp"}  # of another that began at the same moment we may not have heard
-    assert len(states) >= len(set(heard.stages("started")))
+    assert len(states) == len(set(heard.stages("started")))
     ray.init(address=on.removeprefix("ray:"), log_to_driver=False, logging_level="ERROR")
     try:
         deadline = time.monotonic() + 20

@@ -11,9 +11,10 @@ from trainflat.experiments.runner import Say
 from trainflat.experiments.store import Store
 from trainflat.experiments.work import Interrupted
 
-__all__ = ["Hands", "Study"]
+__all__ = ["CANCELLED", "Hands", "Study"]
 
 DEATHS = 3  # of workers at one stage, without a step more in between, until it counts as failed
+CANCELLED = "cancelled"  # what a stage that is taken back before it begins answers to "stopped"; another, where it was
 LOOK_AGAIN = 2.0  # seconds until a stage that another process is at is handed out again
 
 
@@ -129,14 +130,17 @@ class Study:
         self.deaths[job.key] = self.deaths.get(job.key, 0) + 1
         return self.deaths[job.key] >= DEATHS
 
+    def _began(self, job: Job) -> None:
+        if job.key not in self.started:
+            self.started.add(job.key)
+            self.say("started", job, {})
+
     def _tell(self, hands: Hands) -> None:
         running = {job.key: job for job in self.running.values()}
         for key, about in hands.news().items():
             if (job := running.get(key)) is None:
                 continue  # it has ended meanwhile
-            if key not in self.started:
-                self.started.add(key)
-                self.say("started", job, {})
+            self._began(job)
             if about:
                 self.say("step", job, about)
                 far = (about.get("round", 0), about["done"])
@@ -153,6 +157,8 @@ class Study:
                     job, answer = self.running.pop(task), hands.answer(task)
                     if "document" in answer:
                         self._finish(job, answer)
+                    elif answer.get("stopped", CANCELLED) != CANCELLED:  # it had begun, whether we have heard or not
+                        self._began(job)
         except KeyboardInterrupt:
             for task in self.running:
                 hands.cancel(task, force=True)
