@@ -43,8 +43,9 @@ class ThisBatch(Choice):
     def spend(self, vectors: Mapping[str, Tensor]) -> None:
         """Forget these: their memory will be overwritten."""
 
-    def see(self, params: Params, spare: dict[str, Tensor]) -> None:
-        """Remember the gradients of a finished step; tensors of ``spare`` may be taken for that."""
+    def see(self, params: Params, spare: dict[str, Tensor], lasting: bool) -> None:
+        """Remember the gradients of a finished step: themselves if they are ``lasting`` (see `trainflat.types.Closure`), or
+        copies, for which tensors of ``spare`` may be taken."""
 
 
 class Part(ThisBatch):
@@ -120,13 +121,15 @@ class LastGradient(ThisBatch):
             self.memory.pop(name, None)
 
     @torch.no_grad()
-    def see(self, params: Params, spare: dict[str, Tensor]) -> None:
+    def see(self, params: Params, spare: dict[str, Tensor], lasting: bool) -> None:
         for name, p in params.items():
             if p.grad is not None:
                 if self.recall(name, p) is None:
                     self.memory[name] = spare.pop(name, None)
                 kept = self.recall(name, p)
-                if kept is None:
+                if lasting:
+                    self.memory[name] = p.grad
+                elif kept is None:
                     self.memory[name] = p.grad.clone()
                 else:
                     kept.copy_(p.grad)
@@ -146,7 +149,7 @@ class Momentum(LastGradient):
         self.decay, self.scale, self.spent = decay, float(sign), False
 
     @torch.no_grad()
-    def see(self, params: Params, spare: dict[str, Tensor]) -> None:
+    def see(self, params: Params, spare: dict[str, Tensor], lasting: bool) -> None:
         for name, p in params.items():
             if p.grad is not None:
                 kept = self.recall(name, p)
