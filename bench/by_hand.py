@@ -67,7 +67,7 @@ def by_hand(train_csv: Path, validation: Path, folder: Path) -> dict[str, Any]:
 
 
 def _trainflat(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "trainflat.cli", *arguments, "--json"]
+    command = [sys.executable, "-m", "trainflat", *arguments, "--json"]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 

@@ -195,7 +195,7 @@ def test_a_run_that_is_ended_leaves_no_process_and_goes_on_to_the_same_bits(plan
     mark = f"mark-{uuid.uuid4()}"
     plugins = str(Path(__file__).parent / "plugins")
     environment = {**os.environ, "PYTHONPATH": plugins, "TRAINFLAT_TEST": mark, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "trainflat.cli", "run", "trial.toml", "--on", "ray", *sets, "--store", "stopped"]
+    command = [sys.executable, "-m", "trainflat", "run", "trial.toml", "--on", "ray", *sets, "--store", "stopped"]
     running = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("log.jsonl")) and time.monotonic() < deadline:

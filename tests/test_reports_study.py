@@ -222,7 +222,7 @@ def store(tmp_path):
 
 def trainflat(*words):
     done = subprocess.run(
-        [sys.executable, "-m", "trainflat.cli", *map(str, words)],
+        [sys.executable, "-m", "trainflat", *map(str, words)],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "200"},

@@ -52,7 +52,7 @@ def planned(tmp_path, plugins):
 
 def commands(tmp_path: Path, *more: str) -> list[list[str]]:
     words = ["run", str(tmp_path / "trial.toml"), "--store", str(tmp_path / "store"), "--no-wait", *more]
-    return [[sys.executable, "-m", "trainflat.cli", *words]]
+    return [[sys.executable, "-m", "trainflat", *words]]
 
 
 def options(script: str) -> dict[str, str]:

@@ -60,6 +60,6 @@ class Asked:
     def everywhere(self, store: Path, device: str) -> list[str]:
         """The command that runs it on any machine that sees our folders, beside others that do the same."""
         recipe = str(Path(self.recipe).resolve()) if self.recipe.endswith(".toml") else self.recipe
-        words = [sys.executable, "-m", "trainflat.cli", *shlex.split(replace(self, recipe=recipe).command())[1:]]
+        words = [sys.executable, "-m", "trainflat", *shlex.split(replace(self, recipe=recipe).command())[1:]]
         words += ["--store", str(store.resolve()), "--no-wait", "--device", device]
         return [*words, *(["--data", str(self.data.resolve())] if self.data else [])]

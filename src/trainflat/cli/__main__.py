@@ -1,7 +1,0 @@
-"""``python -m trainflat.cli`` is ``trainflat``, for where the command is not on the path."""
-
-from __future__ import annotations
-
-from trainflat.cli import main
-
-main()
