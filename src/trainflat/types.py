@@ -37,9 +37,7 @@ class Closure(Protocol):
     pieces of the batch, whose losses and gradients add up to the whole's. ``model``: the model, to choose parameters by the
     type of their module. ``beside``: parameters that are trained but not the model's own. ``losses(weights=None)``: the losses
     of the ``count`` single examples, whose mean is the loss, without a graph; with weights, one for each, it adds the gradient
-    of ``(weights * losses).mean()``, and need not run an example of weight 0 (whose loss it gives as 0). ``lasting``: True if
-    the gradients of a step are tensors that nobody writes into once the rule has returned, and that the parameters let go of
-    before the next step: a rule that remembers them need not copy them, and may overwrite them then.
+    of ``(weights * losses).mean()``, and need not run an example of weight 0 (whose loss it gives as 0).
     """
 
     def __call__(self) -> Float[Tensor, ""]: ...

@@ -43,9 +43,8 @@ class ThisBatch(Choice):
     def spend(self, vectors: Mapping[str, Tensor]) -> None:
         """Forget these: their memory will be overwritten."""
 
-    def see(self, params: Params, spare: dict[str, Tensor], lasting: bool) -> None:
-        """Remember the gradients of a finished step: themselves if they are ``lasting`` (see `trainflat.types.Closure`), or
-        copies, for which tensors of ``spare`` may be taken."""
+    def see(self, params: Params, spare: dict[str, Tensor]) -> None:
+        """Remember the gradients of a finished step; tensors of ``spare`` may be taken for that."""
 
 
 class Part(ThisBatch):
@@ -121,15 +120,13 @@ class LastGradient(ThisBatch):
             self.memory.pop(name, None)
 
     @torch.no_grad()
-    def see(self, params: Params, spare: dict[str, Tensor], lasting: bool) -> None:
+    def see(self, params: Params, spare: dict[str, Tensor]) -> None:
         for name, p in params.items():
             if p.grad is not None:
                 if self.recall(name, p) is None:
                     self.memory[name] = spare.pop(name, None)
                 kept = self.recall(name, p)
-                if lasting:
-                    self.memory[name] = p.grad
-                elif kept is None:
+                if kept is None:
                     self.memory[name] = p.grad.clone()
                 else:
                     kept.copy_(p.grad)
@@ -149,7 +146,7 @@ class Momentum(LastGradient):
         self.decay, self.scale, self.spent = decay, float(sign), False
 
     @torch.no_grad()
-    def see(self, params: Params, spare: dict[str, Tensor], lasting: bool) -> None:
+    def see(self, params: Params, spare: dict[str, Tensor]) -> None:
         for name, p in params.items():
             if p.grad is not None:
                 kept = self.recall(name, p)

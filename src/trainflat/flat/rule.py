@@ -69,7 +69,7 @@ class Rule:
             loss = self._step(closure, params, t, step)
         else:
             loss = self._piece_by_piece(closure, params, t, step)
-        self.direction.see(params, self._room, getattr(closure, "lasting", False))
+        self.direction.see(params, self._room)
         self._others.see(params)
         return loss
 

@@ -76,7 +76,6 @@ class Backward(MicroBatches):
         super().__init__(micro, scales)
         self.model, self.objective, self.beside = model, objective, beside
         self.precision: Precision = precision
-        self.lasting = False  # for the loop to say, which knows what becomes of the gradients
         self.share = Fraction(1)
         self.seen: list[Tensor] = []
         self.shares: list[Fraction] = []

@@ -108,7 +108,6 @@ def loop(
     own = {id(p) for p in params.values()}
     beside = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad and id(p) not in own]
     device = next(iter(params.values())).device
-    lasting = clip is None and _only_read(optimizer, model, device)
     stream = enter(batches, start * accumulate)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])  # torch's own schedulers keep it there too; state dicts carry it
@@ -123,7 +122,6 @@ def loop(
         began = perf_counter()
         optimizer.zero_grad()
         closure = Backward(model, objective, micro, precision, beside)
-        closure.lasting = lasting
         called = perf_counter()
         loss = gradient(closure, params, t) if gradient else closure()
         ruled = perf_counter() - called
@@ -137,14 +135,6 @@ def loop(
 def fit(*args, **kwargs) -> list[Step]:
     """Run `loop` to its end and return its steps; a generator that nobody iterates would train nothing."""
     return list(loop(*args, **kwargs))
-
-
-def _only_read(optimizer: torch.optim.Optimizer, model: nn.Module, device: torch.device) -> bool:
-    """Whether nothing writes into the gradients. Torch's optimizers do not, unless told to go foreach; others might, as DDP does
-    where they are views of its buckets. On a GPU, where a copy of them costs nothing beside a pass, a CUDA graph may."""
-    torchs = type(optimizer).__module__.startswith("torch.optim.")
-    each = not any(group.get("foreach") for group in optimizer.param_groups)
-    return torchs and each and device.type == "cpu" and not isinstance(model, nn.parallel.DistributedDataParallel)
 
 
 def _number(value: Fraction | int) -> float:
