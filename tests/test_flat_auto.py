@@ -271,6 +271,17 @@ def test_a_rule_that_changes_nothing_says_so_once():
     assert rule.radius.idle
 
 
+@pytest.mark.parametrize("pieces", [2, 3, 4, 5, 30, 31])
+def test_it_is_said_whatever_the_number_of_ascents_in_a_step(pieces):
+    net, (x, y) = problem()
+    examples = x[:1].expand(62, -1), y[:1].expand(62)
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-3)
+    loss = lambda model, batch: train.cross_entropy(model, batch) + 1e9
+    with pytest.warns(RuntimeWarning, match="the ascent changes nothing") as told:
+        train.fit(net, loss, [examples] * 70, sgd, steps=70, gradient=flat.m_sam("auto", pieces=pieces))
+    assert len(told) == 1
+
+
 def test_a_rule_that_comes_to_change_nothing_says_so_then_also_without_a_pass_at_the_weights():
     """The learning rate falls to nothing: SAM is told by the loss, stale_sam by the rounding of the weights; neither before."""
     for rule, said in (

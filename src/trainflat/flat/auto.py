@@ -83,7 +83,9 @@ class Auto(Given):
     @torch.no_grad()
     def see(self, params: Params) -> None:
         """Learn from where the weights are at the beginning of a step how far the last one was."""
-        if self.memory.get("ascents", 0) % PROBES == PROBES - 1:
+        looks = (self.memory.get("ascents", 0) + 1) // PROBES  # a step may take several ascents
+        if looks > self.memory.get("looks", 0):
+            self.memory["looks"] = looks
             self._check()
         now, count = _sample(params)
         before, known = self.recall("weights", now), self.memory.get("update")
