@@ -20,7 +20,8 @@ NOTE = (
 
 
 def table(rows: Iterable[Row] | Results) -> Table | None:
-    """A row for each task, pair of models (its stage) and arm; and for the mean over all pairs, with the differences of arms.
+    """A row for each task, pair of models (its stage) and arm; and for the mean over all pairs that every arm has, with the
+    differences of arms.
 
     Example:
         >>> row = {"task": "rte", "variant": "ticket", "sparsity": 0.2, "stage": "10-to-20"}
@@ -45,8 +46,9 @@ def table(rows: Iterable[Row] | Results) -> Table | None:
             lines += [
                 (task, stage, arm, *map(_spread, found[stage, arm].values())) for arm in arms if (stage, arm) in found
             ]
-        if len(stages) > 1:
-            means = {arm: _means([found[stage, arm] for stage in stages if (stage, arm) in found]) for arm in arms}
+        shared = [stage for stage in stages if all((stage, arm) in found for arm in arms)]
+        if len(shared) > 1:
+            means = {arm: _means([found[stage, arm] for stage in shared]) for arm in arms}
             lines += [(task, "mean", arm, *map(_spread, of.values())) for arm, of in means.items()]
             for one, other in pairs(arms):
                 differences = (_difference(means[one][name], means[other][name]) for name in MEASURES)
@@ -70,7 +72,7 @@ def _found(data: Results, task: str) -> dict[tuple[str, str], dict[str, dict[Any
 
 
 def _means(of: list[dict[str, dict[Any, float]]]) -> dict[str, dict[Any, float]]:
-    """By seed the mean over all pairs of models; of the seeds that have all."""
+    """By seed the mean over these pairs of models; of the seeds that have all."""
     means = {}
     for name in MEASURES:
         seeds = [seed for seed in of[0][name] if all(seed in one[name] for one in of)]
