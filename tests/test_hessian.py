@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -101,9 +102,20 @@ def test_the_residual_is_the_residual_even_where_it_was_stopped_early(net):
     assert nearest <= residual * value
 
 
+def test_the_spectrums_residuals_hold_in_single_precision_too(net):
+    """Where Lanczos has converged beta |s_m| is nothing, and the values are still off by the rounding of the products."""
+    model, batches, dense = net
+    halves = [(x.float(), y) for x, y in batches]
+    known = torch.linalg.eigvalsh(dense)
+    found = flat.spectrum(flat.Loss(copy.deepcopy(model).float(), train.cross_entropy, halves), iterations=25)
+    values, residuals, _ = torch.tensor(found, dtype=torch.float64)
+    assert ((values[:, None] - known).abs().min(1).values <= residuals).all()
+    assert residuals.min() < 1e-5 * values.max()
+
+
 @pytest.mark.parametrize("share", [1.0, 0.5], ids=["dense", "masked"])
 def test_the_spectrums_values_lie_within_their_residuals_of_the_dense_hessians(net, share):
-    """At both ends exactly; anywhere some eigenvalue is as near as is said; weights are the moments of the start by hand."""
+    """The largest exactly; of all some eigenvalue is as near as is said; weights are the moments of the start by hand."""
     model, batches, dense = net
     draw = torch.Generator().manual_seed(1)
     mask = Mask({n: torch.rand(p.shape, generator=draw) < share for n, p in model.named_parameters() if p.ndim == 2})
@@ -114,7 +126,7 @@ def test_the_spectrums_values_lie_within_their_residuals_of_the_dense_hessians(n
     assert len(values) == 25
     assert (values.diff() > 0).all()
     distance = (values[:, None] - known).abs().min(1).values
-    assert (distance <= residuals + 1e-9).all()
+    assert (distance <= residuals).all()
     assert (residuals > 1e-6).any()  # not all have converged
     assert values[-1].item() == pytest.approx(known[-1].item(), rel=1e-6)
     assert values[0].item() >= known[0].item() - 1e-9

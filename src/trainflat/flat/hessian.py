@@ -101,9 +101,10 @@ def spectrum(loss: Loss, *, iterations: int = 30, seed: int = 0) -> Spectrum:
     """The Hessian's spectrum as Lanczos sees it from one random start: both ends, and how much lies where between them.
 
     Values and vectors of the tridiagonal matrix T of `top_eigenvalue` (Lanczos 1950, with full reorthogonalisation): a value l
-    of T with the unit vector s has the residual beta |s_m|, m the last of its entries, and the weight s_1^2. So the ends come
-    first and exactly, and the weights are those of stochastic Lanczos quadrature (Golub & Welsch 1969; Ghorbani, Krishnan &
-    Xiao 2019, arXiv:1901.10159, for networks), of one draw. Memory: a vector of the weights' size for each iteration, and two.
+    of T with the unit vector s has the residual beta |s_m|, m the last of its entries, and the weight s_1^2. Ten times the
+    rounding of the largest value is added to each residual. The ends come first, and the weights are those of stochastic Lanczos
+    quadrature (Golub & Welsch 1969; Ghorbani, Krishnan & Xiao 2019, arXiv:1901.10159, for networks), of one draw. Memory: a
+    vector of the weights' size for each iteration, and two.
 
     Args:
         loss: Over the data that the Hessian is of.
@@ -125,7 +126,7 @@ def spectrum(loss: Loss, *, iterations: int = 30, seed: int = 0) -> Spectrum:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     _, diagonal, beside = _lanczos(loss, seed, iterations, lambda diagonal, beside: False)
     values, vectors = _solved(diagonal, beside)
-    residuals = beside[-1] * np.abs(vectors[-1])
+    residuals = beside[-1] * np.abs(vectors[-1]) + _rounding(loss) * np.abs(values).max()
     return Spectrum(*(tuple(map(float, of)) for of in (values, residuals, vectors[0] ** 2)))
 
 
@@ -171,7 +172,6 @@ def _lanczos(
     del start
     diagonal: list[float] = []
     beside: list[float] = []
-    rounding = 10 * torch.finfo(loss.dtype).eps
     while True:
         u = loss.hessian_times(basis[-1])
         diagonal.append(dot(basis[-1], u))
@@ -179,10 +179,17 @@ def _lanczos(
             for q in basis:
                 u.add_(q, alpha=-dot(q, u))
         beside.append(norm(u))
-        exhausted = beside[-1] <= rounding * max(map(abs, [*diagonal, *beside[:-1]]))  # what is left is no direction
+        exhausted = beside[-1] <= _rounding(loss) * max(
+            map(abs, [*diagonal, *beside[:-1]])
+        )  # what is left is no direction
         if exhausted or enough(diagonal, beside) or len(basis) == min(most, loss.live):
             return basis, diagonal, beside
         basis.append(u.div_(beside[-1]))
+
+
+def _rounding(loss: Loss) -> float:
+    """What a product with H may be off by, as a share of its largest eigenvalue."""
+    return 10 * torch.finfo(loss.dtype).eps
 
 
 def _solved(diagonal: list[float], beside: list[float]) -> tuple[np.ndarray, np.ndarray]:
