@@ -165,9 +165,13 @@ def test_stopping_asks_all_that_run_and_waits_for_them(go):
     assert [name for event, name, _ in go.said if event == "finished"] == ["d"]  # it ended before it heard of it
 
 
-@pytest.mark.parametrize(("where", "started"), [("there", ["a"]), (study.CANCELLED, [])])
-def test_a_stage_that_had_begun_when_it_was_stopped_is_said_to_have_started_though_no_news_came(go, where, started):
-    hands = Scripted(a=[{"stopped": where}])
+@pytest.mark.parametrize(
+    ("answer", "started"),
+    [({"began": True}, ["a"]), ({"began": False}, []), ({}, [])],
+    ids=["begun", "not begun", "taken back"],
+)
+def test_a_stage_that_had_begun_when_it_was_stopped_is_said_to_have_started_though_no_news_came(go, answer, started):
+    hands = Scripted(a=[{"stopped": "there", **answer}])
     asked = iter([False, True])
     hands.some = lambda tasks: () if not hands.cancelled else tasks[:1]
     with pytest.raises(Interrupted):

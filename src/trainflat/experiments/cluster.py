@@ -209,12 +209,10 @@ class _Ray:
 
     def answer(self, task: Any) -> dict[str, Any]:
         """What `worker.work` answered, or ``{"died"}``; "failed" if our code could not even begin there."""
-        from trainflat.experiments.study import CANCELLED
-
         try:
             return self.ray.get(task)
         except self.ray.exceptions.TaskCancelledError:
-            return {"stopped": CANCELLED}
+            return {"stopped": "before it began"}
         except self.ray.exceptions.RayTaskError as error:
             return {"failed": sentence(error), "trace": str(error)}
         except self.ray.exceptions.RayError as error:

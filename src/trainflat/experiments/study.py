@@ -11,10 +11,9 @@ from trainflat.experiments.runner import Say
 from trainflat.experiments.store import Store
 from trainflat.experiments.work import Interrupted
 
-__all__ = ["CANCELLED", "Hands", "Study"]
+__all__ = ["Hands", "Study"]
 
 DEATHS = 3  # of workers at one stage, without a step more in between, until it counts as failed
-CANCELLED = "cancelled"  # what a stage that is taken back before it begins answers to "stopped"; another, where it was
 LOOK_AGAIN = 2.0  # seconds until a stage that another process is at is handed out again
 
 
@@ -34,7 +33,8 @@ class Hands(Protocol):
         ...
 
     def answer(self, task: Any) -> dict[str, Any]:
-        """What came of it: ``{"event", "document"}``, or why not: "busy", "stopped", "died" or "failed" (with "trace")."""
+        """What came of it: ``{"event", "document"}``, or why not: "busy", "stopped" (with "began": whether it had
+        begun), "died" or "failed" (with "trace")."""
         ...
 
     def news(self) -> dict[str, dict[str, Any]]:
@@ -157,7 +157,7 @@ class Study:
                     job, answer = self.running.pop(task), hands.answer(task)
                     if "document" in answer:
                         self._finish(job, answer)
-                    elif answer.get("stopped", CANCELLED) != CANCELLED:  # it had begun, whether we have heard or not
+                    elif answer.get("began"):  # whether the news of it have come or not
                         self._began(job)
         except KeyboardInterrupt:
             for task in self.running:

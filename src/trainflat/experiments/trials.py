@@ -117,6 +117,10 @@ class Trials:
             )
 
     def _check_rules(self) -> None:
+        if not isinstance(self.gradient, str | Mapping | Sequence):
+            raise ValueError(
+                f"gradient is the name of a flat rule, such as sam, or a list of such; got {self.gradient!r}"
+            )
         names = []
         for label, rule in self.rules():
             spec = Spec.parse(rule, "gradient")

@@ -104,7 +104,8 @@ def _sees(store: Store, asked: dict[str, Any]) -> bool:
 
 
 def work(text: str, key: str, mail: Any) -> dict[str, Any]:
-    """Run one stage: ``{"event", "document"}``, ``{"busy"}`` if another process is at it, ``{"stopped"}``, or ``{"failed"}``."""
+    """Run one stage: ``{"event", "document"}``, ``{"busy"}`` if another process is at it, ``{"stopped", "began"}`` if it
+    was asked to stop, after it had begun or before, or ``{"failed"}``."""
     try:
         import torch
 
@@ -127,7 +128,7 @@ def work(text: str, key: str, mail: Any) -> dict[str, Any]:
                 settings = Settings(stop, pick_device(asked["device"]), asked["checkpoint_seconds"])
                 document = run_stage(jobs[key], store, say, settings)
         except Interrupted:
-            return {"stopped": platform.node()}
+            return {"stopped": platform.node(), "began": bool(said)}
         return {"event": said, "document": document} if document else {"busy": platform.node()}
     except Exception as error:
         return {"failed": sentence(error), "trace": traceback.format_exc()}
