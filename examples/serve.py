@@ -43,8 +43,7 @@ def service(folder: str, threads: int = 1) -> FastAPI:
             raise HTTPException(422, f"this model reads {'pairs of texts' if about['pair'] else 'single texts'}")
         read = tokenizer.encode_batch(list(request.texts))
         rows = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-        fed = {name: np.array([getattr(one, rows[name]) for one in read]) for name in about["inputs"]}
-        logits = session.run(None, fed)[0]
+        logits = session.run(None, {name: [getattr(one, rows[name]) for one in read] for name in about["inputs"]})[0]
         if not about["labels"]:
             return [{"score": float(z) * about["score"]["deviation"] + about["score"]["mean"]} for z in logits[:, 0]]
         shares = 1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)  # the largest of each softmax
@@ -54,6 +53,7 @@ def service(folder: str, threads: int = 1) -> FastAPI:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or not (Path(sys.argv[1]) / "export.json").is_file():
+    _, folder, port, *_ = [*sys.argv, "8000", "8000"]
+    if not (port.isdecimal() and int(port) < 65536 and (Path(folder) / "export.json").is_file()):
         sys.exit(print("usage: python serve.py FOLDER [PORT], FOLDER of trainflat export", file=sys.stderr) or 2)
-    uvicorn.run(service(sys.argv[1]), port=int(sys.argv[2]) if len(sys.argv) > 2 else 8000, log_level="warning")
+    uvicorn.run(service(folder), port=int(port), log_level="warning")

@@ -290,6 +290,26 @@ def test_an_empty_folder_that_cannot_be_replaced_is_filled(at, tmp_path, monkeyp
     assert (tmp_path / "link").is_symlink()
 
 
+def test_of_a_folder_that_is_filled_halfway_nothing_is_left(at, tmp_path, monkeypatch):
+    found, rename, moved = search(at, ways=("int8",)), Path.rename, []
+
+    def full(path, target):
+        if Path(target).parent == tmp_path / "mount":
+            moved.append(path.name)
+            if len(moved) == 3:
+                raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    (tmp_path / "mount").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", full)
+        with pytest.raises(OSError, match="No space left"):
+            found.save(tmp_path / "mount")
+    assert len(moved) == 3
+    assert list((tmp_path / "mount").iterdir()) == []
+    assert hf.load(str(found.save(tmp_path / "mount")))  # and so it can be tried again
+
+
 def test_an_empty_folder_in_which_nothing_may_be_written_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(PermissionError, match="cannot be filled, since nothing may be written in"):
@@ -330,6 +350,8 @@ def test_a_search_that_is_refused_leaves_the_recipe_of_the_one_before(at):
             {"gradient": {"name": "cram", "sparsity": [0.1, math.inf]}},
             r"sparsity of cram must be finite, got \[0.1, inf\]",
         ),
+        ({"gradient": None}, "gradient is the name of a flat rule, such as sam, or a list of such; got None"),
+        ({"gradient": 1}, "gradient is the name of a flat rule, such as sam, or a list of such; got 1"),
         ({"gradient": ()}, "gradient names no rule; name a flat rule, such as sam, or leave it out"),
         (
             {"ways": ("qat", "torchao8")},

@@ -135,8 +135,10 @@ def test_many_ask_at_once_and_each_gets_its_own_answer(address):
         assert found[0] == expected[TEXTS[i % len(TEXTS)]]
 
 
-@pytest.mark.parametrize("arguments", [[], ["nowhere"]])
-def test_without_an_exported_folder_it_says_how_it_is_called(arguments, tmp_path):
+@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["there", "http"], ["there", "65536"]], ids=" ".join)
+def test_without_an_exported_folder_or_with_a_wrong_port_it_says_how_it_is_called(arguments, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "export.json").write_text("{}")
     command = [sys.executable, str(SERVE), *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

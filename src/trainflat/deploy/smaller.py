@@ -171,8 +171,7 @@ class Smaller:
             (aside / "recipe.toml").write_text(self._recipe, encoding="utf-8")
             self.report(aside / "report", chosen)
             if folder.exists():
-                for made in list(aside.iterdir()):
-                    made.rename(folder / made.name)
+                _move(list(aside.iterdir()), folder)
             else:
                 aside.chmod(0o755)
                 aside.rename(folder)
@@ -256,6 +255,18 @@ class Smaller:
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
         batches = ((self.task.encode(part), torch.zeros(len(part), dtype=torch.long)) for part in parts)
         return np.concatenate([logits for logits, _ in train.predict(model, batches)])
+
+
+def _move(paths: Sequence[Path], folder: Path) -> None:
+    """Move files and folders into a folder, all or none of them."""
+    moved = []
+    try:
+        for path in paths:
+            moved.append(path.rename(folder / path.name))
+    except BaseException:
+        for path, there in zip(paths, moved, strict=False):
+            there.rename(path)
+        raise
 
 
 def _with_commands(rows: Sequence[Row], command: Sequence[str]) -> Iterator[Row]:
