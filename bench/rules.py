@@ -36,6 +36,7 @@ RULES = {
     "quarter_batch": Rule(flat.quarter_batch, 1.32),
     "momentum_sam": Rule(flat.momentum_sam, 1.05, copies=2),
     "stale_sam": Rule(flat.stale_sam, 1.05),
+    "stale_cram": Rule(flat.stale_cram, 1.05, steps=6),
     "noise": Rule(flat.noise, 1.05),
     "looksam, k = 5": Rule(lambda: flat.looksam(k=5), copies=2),
     "late, t0 = 0.7": Rule(lambda: flat.late(t0=0.7), steps=10),  # a whole run: seven plain steps, three of SAM
@@ -100,7 +101,7 @@ def main() -> None:
     options, before = arguments(__doc__ or "", ("--targets", only), ("--rules", named)), load()
     lines = [*cost(options), *memory(options)]
     notes = [
-        "Seconds are of one step, on average over five in a row (late: ten), which is the period of interval, cram and looksam.",
+        "Seconds are of one step, on average over five in a row (late: ten, stale_cram: six), which is the period of interval, cram and looksam.",
         "Memory is what torch allocated at the peak of two steps, minus that of plain training.",
     ]
     show(TITLE, lines, options, before, notes)

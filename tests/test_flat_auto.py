@@ -37,6 +37,7 @@ WITH_PARTS = {
     "sam_on": flat.sam_on,
     "last_layers": partial(flat.last_layers, count=1),
     "cram": flat.cram,
+    "stale_cram": partial(flat.stale_cram, every=1),
     "saq": flat.saq,
     "saq_latent": partial(flat.saq, perturb="latent"),
     "m_sam": flat.m_sam,

@@ -42,6 +42,7 @@ PASSES = {
     "smoothness_adaptive": (flat.smoothness_adaptive(), S),
     "cram": (flat.cram(), S),
     "cram, every fifth": (flat.cram(every=5), [2, 1, 1, 1, 1] * 2),
+    "stale_cram": (flat.stale_cram(), P),
     "default": (flat.default(), [2, 1, 1, 1, 1] * 2),
     "default, pretrained": (flat.default(pretrained=True), P),
     "dp_sat": (flat.dp_sat(), P),
@@ -75,7 +76,7 @@ def test_a_rule_that_decides_as_it_goes_takes_one_pass_or_two(rule, low, high):
 
 COPIES = {
     1: ("sam", "asam", "interval", "late", "stochastic", "adaptive_sam", "quarter_batch", "noise", "adasap", "last_layers",
-        "cram", "default", "delta_sam", "esam", "saq", "stale_sam"),
+        "cram", "default", "delta_sam", "esam", "saq", "stale_cram", "stale_sam"),
     2: ("looksam", "momentum_sam", "gsam", "friendly_sam", "bilateral_sam", "m_sam", "smoothness_adaptive", "dp_sat"),
 }  # fmt: skip
 

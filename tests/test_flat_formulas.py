@@ -54,6 +54,8 @@ LIMITS = {
     "last_layers, all of them": (flat.last_layers(0.3, count=99), flat.sam(0.3)),
     "cram, nothing pruned": (flat.cram(0.3, sparsity=[0, 0]), flat.compose(0.3, combine=Summed())),
     "cram that has grown": (flat.cram(0.3, sparsity=[0.5, 0.5], grow=1.0), flat.cram(0.3, sparsity=[0.5, 0.5])),
+    "stale_cram, nothing pruned": (flat.stale_cram(0.3, sparsity=[0, 0], every=1), flat.stale_sam(0.3)),
+    "stale_cram, too seldom": (flat.stale_cram(0.3, every=99), flat.plain()),
     "default": (flat.default(0.3), flat.cram(0.3, every=5)),
     "default, pretrained": (flat.default(0.3, pretrained=True), flat.stale_sam(0.3)),
 }
@@ -233,6 +235,15 @@ def cram_sparse(w, gradient, step, memory):
     return gradient(w) + kept * gradient(there)
 
 
+def stale_cram(w, gradient, step, memory):
+    there = w.copy()
+    if step % 2 == 0 and memory:
+        there += 0.3 * unit(memory["g"])
+        there[np.argsort(np.abs(there[:6]))[:3]] = 0
+    memory["g"] = gradient(there)
+    return memory["g"]
+
+
 def quantize(w):
     w = w.copy()
     for row in w[:6].reshape(2, 3):
@@ -263,6 +274,7 @@ BRUTE = {
     "smoothness_adaptive": (flat.smoothness_adaptive(0.3), smoothness_adaptive),
     "cram": (flat.cram(0.3, sparsity=(0.5, 0.5)), cram),
     "cram, sparse gradient": (flat.cram(0.3, sparsity=(0.5, 0.5), sparse_grad=True), cram_sparse),
+    "stale_cram": (flat.stale_cram(0.3, sparsity=(0.5, 0.5)), stale_cram),
     "saq": (flat.saq(0.3, bits=4), saq),
     "saq, latent": (flat.saq(0.3, bits=4, perturb="latent"), saq_latent),
 }

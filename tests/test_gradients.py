@@ -27,6 +27,7 @@ ASKING = {
     "quarter_batch",
     "sam_on",
     "saq",
+    "stale_cram",
 } | SINGLE  # for a part, pieces, the model
 PLAIN = {name: rule for name, rule in RULES.items() if name not in ASKING}
 ANY_BATCH = {"m_sam"}  # a ball for each piece: four micro-batches are not the large batch
@@ -49,6 +50,8 @@ OPTIONS_ASKING = {
     "cram, sparse gradient": partial(flat.cram, rho=0.5, sparsity=(0.5, 0.5), sparse_grad=True),
     "cram that grows": partial(flat.cram, rho=0.5, sparsity=(0.2, 0.6), grow=0.5),
     "cram, dense embedding": partial(flat.cram, dense=["0."]),
+    "stale_cram in every step, dense embedding": partial(flat.stale_cram, rho=0.5, every=1, dense=["0."]),
+    "stale_cram that grows, sparse gradient": partial(flat.stale_cram, sparsity=(0.2, 0.6), grow=0.5, sparse_grad=True),
     "saq, 4 bits": partial(flat.saq, bits=4),
     "saq, latent": partial(flat.saq, bits=4, perturb="latent"),
     "last_layers, one": partial(flat.last_layers, count=1),

@@ -14,7 +14,7 @@ from trainflat.flat.cheap import (
     stochastic,
 )
 from trainflat.flat.compose import compose
-from trainflat.flat.compressed import cram, saq
+from trainflat.flat.compressed import cram, saq, stale_cram
 from trainflat.flat.default import default
 from trainflat.flat.features import cka, effective_rank, feature_rank, features
 from trainflat.flat.geometry import barrier
@@ -72,6 +72,7 @@ __all__ = [
     "sharpness",
     "smoothness_adaptive",
     "spectrum",
+    "stale_cram",
     "stale_sam",
     "stochastic",
     "swa",

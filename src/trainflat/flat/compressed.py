@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from trainflat.flat.ascent import LastGradient
 from trainflat.flat.combine import Summed
 from trainflat.flat.compose import compose
 from trainflat.flat.places import Pruned, Quantized
@@ -12,7 +13,7 @@ from trainflat.flat.radius import Radius
 from trainflat.flat.when import Every
 from trainflat.types import Gradient
 
-__all__ = ["cram", "saq"]
+__all__ = ["cram", "saq", "stale_cram"]
 
 
 def cram(
@@ -61,10 +62,56 @@ def cram(
         >>> model.weight.grad                                   # (1, 3) + (0, 6)
         tensor([[1., 9.]])
     """
-    if len(sparsity) != 2:
-        raise ValueError(f"sparsity is a range, its lowest and its highest value, such as [0.4, 0.9]; got {sparsity!r}")
-    low, high = sparsity
-    return compose(rho, point=Pruned(low, high, dense, seed, sparse_grad, grow), combine=Summed(), when=Every(every))
+    point = _pruned(sparsity, dense, seed, sparse_grad, grow)
+    return compose(rho, point=point, combine=Summed(), when=Every(every))
+
+
+def stale_cram(
+    rho: Radius = 0.1,
+    *,
+    sparsity: Sequence[float] = (0.4, 0.9),
+    every: int = 2,
+    dense: Sequence[str] = (),
+    sparse_grad: bool = False,
+    grow: float = 0.0,
+    seed: int = 0,
+) -> Gradient:
+    """`cram` for one pass a step: in every second step the gradient at the pruned stale ascent point, else that at the weights.
+
+    dL/dw at prune(w + rho g' / |g'|) in steps 0, every, 2 every, …, and at w in the others, where g' is the gradient of the step
+    before, as in `stale_sam`, so that the ascent costs no pass; and the two gradients that `cram` adds up in one step take turns,
+    which spares the other. The first step is `plain`. This project's, of CrAM (Peste et al. 2023, arXiv:2207.14200) and S2-SAM
+    (Ji et al. 2024). With every = 1 and nothing pruned it is `stale_sam`. The loss that is returned is that at the pruned point
+    in these steps. One copy of the weights.
+
+    Args:
+        rho: Radius, >= 0; 0 is `plain`. Default: 0.1, quickstart's of SAM, with which digits and docstrings were tried first.
+        sparsity: As `cram`'s.
+        every: In steps 0, every, 2 every, …, and `plain` in the others. Default: 2; with 5 both tasks kept less.
+        dense: As `cram`'s.
+        sparse_grad: As `cram`'s.
+        grow: As `cram`'s.
+        seed: As `cram`'s.
+
+    Raises:
+        TypeError: If the closure does not say whose it is (``closure.model``).
+        ValueError: If an argument is out of range or there is no such layer.
+
+    Example:
+        >>> import torch
+        >>> from trainflat import train
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 3.0]]))
+        >>> half = lambda model, batch: (model.weight ** 2).sum() / 2                   # its gradient is w
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.0)
+        >>> rule = stale_cram(rho=10**0.5, sparsity=(0.5, 0.5), every=1)
+        >>> for _ in train.loop(model, half, [torch.ones(1)] * 2, sgd, steps=2, gradient=rule):
+        ...     print(model.weight.grad)                        # w; then w + rho w / |w| is (2, 6), pruned (0, 6)
+        tensor([[1., 3.]])
+        tensor([[0., 6.]])
+    """
+    point = _pruned(sparsity, dense, seed, sparse_grad, grow)
+    return compose(rho, direction=LastGradient(), point=point, when=Every(every))
 
 
 def saq(rho: Radius = 0.05, *, bits: int = 8, perturb: Literal["quantized", "latent"] = "quantized") -> Gradient:
@@ -101,3 +148,10 @@ def saq(rho: Radius = 0.05, *, bits: int = 8, perturb: Literal["quantized", "lat
         raise ValueError(f"perturb must be 'quantized' or 'latent', got {perturb!r}")
     grid = Quantized(bits)
     return compose(rho, start=grid) if perturb == "quantized" else compose(rho, point=grid)
+
+
+def _pruned(sparsity: Sequence[float], dense: Sequence[str], seed: int, sparse_grad: bool, grow: float) -> Pruned:
+    if not isinstance(sparsity, Sequence) or len(sparsity) != 2:
+        raise ValueError(f"sparsity is a range, its lowest and its highest value, such as [0.4, 0.9]; got {sparsity!r}")
+    low, high = sparsity
+    return Pruned(low, high, dense, seed, sparse_grad, grow)

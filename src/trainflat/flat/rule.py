@@ -111,6 +111,8 @@ class Rule:
         if self.when.looks and not self.when(step, t, lambda: float(norm(list(vectors.values())))):
             return self._stay(loss, params)
         if not vectors:  # a memory that is still empty, or nothing that may move has a gradient
+            if self.point is not None:
+                compressed(self.point, closure, params)  # who cannot say which is told so now, not in the next step
             put_aside(list(params.values()))
             return self._stay(self.examples.alone(closure, params, step), params)
         moved, factor, length = self._ascend(closure, params, vectors, t, step)
