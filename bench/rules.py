@@ -101,7 +101,7 @@ def main() -> None:
     options, before = arguments(__doc__ or "", ("--targets", only), ("--rules", named)), load()
     lines = [*cost(options), *memory(options)]
     notes = [
-        "Seconds are of one step, on average over five in a row: the period of interval, cram and looksam. Of late ten, of stale_cram six.",
+        "Seconds are of one step, on average over five in a row, which is the period of most (late: ten, stale_cram: six).",
         "Memory is what torch allocated at the peak of two steps, minus that of plain training.",
     ]
     show(TITLE, lines, options, before, notes)
