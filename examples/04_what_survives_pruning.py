@@ -1,4 +1,4 @@
-"""A model that will be pruned, trained for 1.2 times the price of Adam: `flat.default()`. Two minutes on one core."""
+"""A model that will be pruned, trained at the price of Adam: `flat.default()`. Two minutes on one core."""
 
 import torch
 

@@ -43,7 +43,7 @@ PASSES = {
     "cram": (flat.cram(), S),
     "cram, every fifth": (flat.cram(every=5), [2, 1, 1, 1, 1] * 2),
     "stale_cram": (flat.stale_cram(), P),
-    "default": (flat.default(), [2, 1, 1, 1, 1] * 2),
+    "default": (flat.default(), P),
     "default, pretrained": (flat.default(pretrained=True), P),
     "dp_sat": (flat.dp_sat(), P),
     "saq": (flat.saq(), S),

@@ -56,7 +56,7 @@ LIMITS = {
     "cram that has grown": (flat.cram(0.3, sparsity=[0.5, 0.5], grow=1.0), flat.cram(0.3, sparsity=[0.5, 0.5])),
     "stale_cram, nothing pruned": (flat.stale_cram(0.3, sparsity=[0, 0], every=1), flat.stale_sam(0.3)),
     "stale_cram, too seldom": (flat.stale_cram(0.3, every=99), flat.plain()),
-    "default": (flat.default(0.3), flat.cram(0.3, every=5)),
+    "default": (flat.default(0.3), flat.stale_cram(0.3)),
     "default, pretrained": (flat.default(0.3, pretrained=True), flat.stale_sam(0.3)),
 }
 
@@ -274,7 +274,7 @@ BRUTE = {
     "smoothness_adaptive": (flat.smoothness_adaptive(0.3), smoothness_adaptive),
     "cram": (flat.cram(0.3, sparsity=(0.5, 0.5)), cram),
     "cram, sparse gradient": (flat.cram(0.3, sparsity=(0.5, 0.5), sparse_grad=True), cram_sparse),
-    "stale_cram": (flat.stale_cram(0.3, sparsity=(0.5, 0.5)), stale_cram),
+    "stale_cram": (flat.stale_cram(0.3, sparsity=(0.5, 0.5), every=2), stale_cram),
     "saq": (flat.saq(0.3, bits=4), saq),
     "saq, latent": (flat.saq(0.3, bits=4, perturb="latent"), saq_latent),
 }
