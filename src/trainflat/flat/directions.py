@@ -47,8 +47,8 @@ class Directions:
     Example:
         >>> directions = Directions(1000, 3, seed=0)
         >>> column = directions.up(torch.tensor([1.0, 0.0, 0.0]))
-        >>> torch.linalg.vector_norm(column)
-        tensor(1.0000)
+        >>> f"{torch.linalg.vector_norm(column):.4f}"
+        '1.0000'
         >>> bool(0.7 < directions.gram[0, 1] < 0.8)
         True
     """
