@@ -88,7 +88,7 @@ def stale_cram(
         rho: Radius, >= 0; 0 is `plain`. Default: 0.1, quickstart's of SAM, with which digits and docstrings were tried first.
         sparsity: As `cram`'s.
         every: In steps 0, every, 2 every, …, and `plain` in the others. Default: 3. With 2 both tasks keep more and digits' dense
-            models are 0.7 points below Adam's instead of 0.5, with 4 and 5 they keep less (results/flat-confirm, twenty seeds).
+            models are 0.7 points below Adam's instead of 0.5, with 4 they keep less (results/flat-confirm, twenty seeds).
         dense: As `cram`'s.
         sparse_grad: As `cram`'s.
         grow: As `cram`'s.

@@ -179,9 +179,8 @@ def _lanczos(
             for q in basis:
                 u.add_(q, alpha=-dot(q, u))
         beside.append(norm(u))
-        exhausted = beside[-1] <= _rounding(loss) * max(
-            map(abs, [*diagonal, *beside[:-1]])
-        )  # what is left is no direction
+        largest = max(map(abs, [*diagonal, *beside[:-1]]))
+        exhausted = beside[-1] <= _rounding(loss) * largest  # what is left is no direction
         if exhausted or enough(diagonal, beside) or len(basis) == min(most, loss.live):
             return basis, diagonal, beside
         basis.append(u.div_(beside[-1]))
