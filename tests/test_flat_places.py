@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from trainflat import flat, train
-from trainflat.flat.places import Pruned, Quantized
+from trainflat.flat.points import Pruned, Quantized
 from trainflat.testing.problem import equal, problem
 
 

@@ -18,7 +18,7 @@ from trainflat.flat.ascent import LastGradient, Momentum, Part, Unfamiliar
 from trainflat.flat.combine import Summed, TwoSided
 from trainflat.flat.examples import Curved, Private, Sharpest
 from trainflat.flat.metrics import adaptive
-from trainflat.flat.places import Pruned, Quantized
+from trainflat.flat.points import Pruned, Quantized
 from trainflat.flat.radius import Smooth
 from trainflat.flat.when import From, HighNorm
 from trainflat.testing.problem import equal, problem

@@ -8,7 +8,7 @@ from typing import Literal
 from trainflat.flat.ascent import LastGradient
 from trainflat.flat.combine import Summed
 from trainflat.flat.compose import compose
-from trainflat.flat.places import Pruned, Quantized
+from trainflat.flat.points import Pruned, Quantized
 from trainflat.flat.radius import Radius
 from trainflat.flat.when import Every
 from trainflat.types import Gradient

@@ -23,7 +23,8 @@ from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2, norm
 from trainflat.flat.moving import at, random_state, rooms, set_random_state, without_zeros
 from trainflat.flat.others import Others
-from trainflat.flat.places import Pruned, Quantized, Where, compressed
+from trainflat.flat.places import Where
+from trainflat.flat.points import Pruned, Quantized, compressed
 from trainflat.flat.radius import Given
 from trainflat.flat.when import Always
 from trainflat.types import Closure, Params, Schedule

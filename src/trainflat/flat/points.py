@@ -1,0 +1,134 @@
+"""To which point near the place that they reach the weights go: their smallest pruned, or all of them quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainflat.flat.choices import Choice, chance, check, model_of
+from trainflat.flat.places import matrices
+from trainflat.types import Params
+
+__all__ = ["Pruned", "Quantized", "compressed"]
+
+SAMPLE = 1 << 20  # weights that a threshold is found from
+WRAPPERS = ("module.", "_orig_mod.")  # of DDP and torch.compile
+
+
+class Pruned(Choice):
+    """The matrices without their smallest weights, all ranked together; the share is drawn from a range for each step.
+
+    The range is [low, low + (high - low) min(1, t / grow)], t the share of the training that is over; all of it if grow is 0.
+    The threshold is the quantile of at most 2^20 weights, evenly spaced: exact for smaller models, to about 0.1 % for others;
+    weights of the threshold's very size go together, so in bfloat16 it may be some tenths of a percent more.
+    With ``sparse_grad`` the last pass says nothing of those that it finds at zero.
+    """
+
+    remembers = True
+
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        dense: Sequence[str] = (),
+        seed: int = 0,
+        sparse_grad: bool = False,
+        grow: float = 0.0,
+    ):
+        super().__init__()
+        check("a sparsity", low, 0, 1)
+        check("a sparsity", high, low, 1)
+        check("grow", grow, 0, 1)
+        if isinstance(dense, str):
+            raise ValueError(
+                f"dense lists beginnings of parameters' names, such as ['classifier']; got the text {dense!r}"
+            )
+        self.low, self.high, self.dense, self.seed, self.sparse_grad = low, high, tuple(dense), seed, sparse_grad
+        self.grow = grow
+
+    def chosen(self, names: set[str], model: nn.Module) -> set[str]:
+        """Those of the names that are changed; of a wrapped or compiled model they count without what the wrapper puts in front.
+
+        Raises:
+            ValueError: If no parameter of the model has a name that begins with one of ``dense``.
+        """
+        if not self.dense:
+            return names
+        known = [_bare(name) for name, _ in model.named_parameters()]
+        if lost := [begins for begins in self.dense if not any(name.startswith(begins) for name in known)]:
+            raise ValueError(
+                f"no parameter's name begins with {lost[0]!r}, which is to stay dense; names are like {known[-1]!r}"
+            )
+        return {name for name in names if not _bare(name).startswith(self.dense)}
+
+    def __call__(self, tensors: Mapping[str, Tensor], t: float, step: int) -> None:
+        """Change the tensors in place."""
+        grown = min(1.0, t / self.grow) if self.grow else 1.0
+        sparsity = self.low + (self.high - self.low) * grown * chance("sparsity", self.seed, step)
+        size = sum(x.numel() for x in tensors.values())
+        stride = -(-size // SAMPLE)
+        sample = torch.cat([_wide(x.flatten()[::stride].abs()).cpu() for x in tensors.values()])
+        kill = round(sparsity * len(sample))
+        if kill:
+            threshold = float(torch.kthvalue(sample, kill).values)
+            for x in tensors.values():
+                torch.hardshrink(x, threshold, out=x)
+
+
+def _bare(name: str) -> str:
+    """
+    >>> _bare("_orig_mod.module.classifier.weight"), _bare("classifier.weight")
+    ('classifier.weight', 'classifier.weight')
+    """
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+class Quantized(Choice):
+    """The matrices rounded to so many bits, one symmetric grid a row: q = round(w / s), s = max|w| / (2^(bits-1) - 1).
+
+    So the largest weight lies on the grid. (torch's int8 kernels divide by 127.5, between two of its points: then a rounding
+    error of 1e-16 decides to which of them it goes, and four micro-batches would not equal the large batch.)
+    """
+
+    def __init__(self, bits: int):
+        super().__init__()
+        check("bits", bits, 2, 16)
+        self.bits, self.sparse_grad = bits, False
+
+    def chosen(self, names: set[str], model: nn.Module) -> set[str]:
+        return names
+
+    def __call__(self, tensors: Mapping[str, Tensor], t: float, step: int) -> None:
+        for x in tensors.values():
+            scale = x.flatten(1).abs().amax(1).view(-1, *[1] * (x.ndim - 1)) / (2 ** (self.bits - 1) - 1)
+            scale.masked_fill_(scale == 0, 1)
+            x.div_(scale).round_().mul_(scale)
+
+
+def compressed(point: Pruned | Quantized, closure: Any, params: Params) -> set[str]:
+    """The names of the parameters that a point compresses.
+
+    Raises:
+        TypeError: If the closure does not say whose it is.
+        ValueError: If there is none.
+    """
+    model = model_of(closure, "a rule chooses what is compressed")
+    found = matrices(model, params)
+    names = point.chosen(found, model)
+    if not names:
+        why = (
+            "all its linear and convolutional layers are to stay dense"
+            if found
+            else "this model has no linear or convolutional layer to train"
+        )
+        raise ValueError(f"there is nothing to compress: {why}")
+    return names
