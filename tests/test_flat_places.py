@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from trainflat import flat, train
+from trainflat import flat, tasks, train
+from trainflat.flat.places import head
 from trainflat.flat.points import Pruned, Quantized
 from trainflat.testing.problem import equal, problem
 
@@ -147,8 +150,36 @@ def test_what_is_to_stay_dense_is_found_in_wrapped_models_and_a_name_that_is_non
         train.fit(net, train.cross_entropy, [batch], sgd(net), steps=1, gradient=flat.cram(dense=["head"]))
     with pytest.raises(ValueError, match="all its linear and convolutional layers are to stay dense"):
         train.fit(net, train.cross_entropy, [batch], sgd(net), steps=1, gradient=flat.cram(dense=["0", "4"]))
-    with pytest.raises(ValueError, match="dense lists beginnings of parameters' names, .* got the text 'head'"):
-        flat.cram(dense="head")
+    with pytest.raises(
+        ValueError, match="dense is 'head' or lists beginnings of parameters' names, .* got the text '4'"
+    ):
+        flat.cram(dense="4")
+
+
+def test_the_head_stays_dense_wherever_it_stands():
+    """In a plain model, in a wrapped one, and in every task that ships: what the task itself says is its head."""
+    net, batch = problem()
+    found = []
+
+    def objective(model, batch):
+        found.append({name for name, p in model.named_parameters() if p.ndim > 1 and not p.all()})
+        return train.cross_entropy(model, batch)
+
+    rule = partial(flat.cram, sparsity=[0.9, 0.9], dense="head")
+    train.fit(net, objective, [batch], sgd(net), steps=1, gradient=rule())
+    assert found[1] == {"0.weight"}
+    wrapped = nn.ModuleDict({"module": net})
+    run = lambda model, batch: objective(model["module"], batch)
+    train.fit(wrapped, run, [batch], sgd(wrapped), steps=1, gradient=rule())
+    assert found[3] == {"0.weight"}
+    one = nn.Linear(6, 3)
+    with pytest.raises(ValueError, match="all its linear and convolutional layers are to stay dense"):
+        train.fit(one, train.cross_entropy, [batch], sgd(one), steps=1, gradient=rule())
+    for task in (tasks.digits(), tasks.docstrings()):
+        model = task.model(seed=0)
+        named = {name for name, p in model.named_parameters() if id(p) in head(model)}
+        assert named
+        assert named == {name for name, _ in model.named_parameters() if name.startswith(tuple(task.head))}
 
 
 # what is trained beside the model

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from trainflat import hf
+from trainflat.flat import places
 from trainflat.hf import checkpoints, digests, models, needs
 
 transformers = pytest.importorskip("transformers", reason="needs the extra: pip install 'trainflat[hf]'")
@@ -149,12 +151,22 @@ def test_the_prunable_set_is_read_from_the_architecture(kind, options, matrices,
     names = models.prunable(model)
     assert len(names) == matrices
     assert models.head(model) == head
+    assert {name for name, p in model.named_parameters() if id(p) in places.head(model)} == {
+        name for name, _ in model.named_parameters() if name.startswith(head)
+    }
     for name, p in model.named_parameters():
         if name in names:
             assert p.ndim == 2
             assert not name.startswith(head)
         else:
             assert p.ndim == 1 or "embedding" in name or name.startswith(head)
+
+
+def test_a_head_that_shares_its_matrix_with_the_embeddings_is_a_head():
+    config = transformers.GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=20)
+    model = nn.ModuleDict({"module": transformers.GPT2LMHeadModel(config)})
+    assert places.head(model) == {id(model["module"].lm_head.weight)}
+    assert places.head(model) == {id(model["module"].transformer.wte.weight)}
 
 
 def test_an_unknown_checkpoint_is_refused_quickly_and_says_what_serves(monkeypatch):

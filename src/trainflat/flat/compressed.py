@@ -8,7 +8,7 @@ from typing import Literal
 from trainflat.flat.ascent import LastGradient
 from trainflat.flat.combine import Summed
 from trainflat.flat.compose import compose
-from trainflat.flat.points import Pruned, Quantized
+from trainflat.flat.points import Dense, Pruned, Quantized
 from trainflat.flat.radius import Radius
 from trainflat.flat.when import Every
 from trainflat.types import Gradient
@@ -21,7 +21,7 @@ def cram(
     *,
     sparsity: Sequence[float] = (0.4, 0.9),
     every: int = 1,
-    dense: Sequence[str] = (),
+    dense: Dense = (),
     sparse_grad: bool = False,
     grow: float = 0.0,
     seed: int = 0,
@@ -39,7 +39,8 @@ def cram(
         sparsity: Lowest and highest share of these weights to prune, in [0, 1]; a pruned one under a mask counts. Default:
             0.4 and 0.9, from this project's first trial on digits; Peste et al. draw from 0.5, 0.7, 0.9 on ImageNet.
         every: In steps 0, every, 2 every, …, and `plain` in the others. Default: 1. With 5 a step costs 1.2 passes.
-        dense: Beginnings of the names of parameters that are not pruned, such as ``["classifier"]``, the head. Default: none.
+        dense: Beginnings of the names of parameters that are not pruned, such as ``["classifier"]``; or ``"head"``, what is
+            outside the encoder of a transformers model, and of any other the last of these layers. Default: none.
         sparse_grad: Whether what the second gradient says of the weights that are pruned there is left out, as Peste et al.
             advise. Default: no, with which digits were tried first.
         grow: Share of the training, in [0, 1], over which the highest sparsity rises in a straight line from the lowest to its
@@ -71,7 +72,7 @@ def stale_cram(
     *,
     sparsity: Sequence[float] = (0.4, 0.9),
     every: int = 3,
-    dense: Sequence[str] = (),
+    dense: Dense = (),
     sparse_grad: bool = False,
     grow: float = 0.0,
     seed: int = 0,
@@ -151,7 +152,7 @@ def saq(rho: Radius = 0.05, *, bits: int = 8, perturb: Literal["quantized", "lat
     return compose(rho, start=grid) if perturb == "quantized" else compose(rho, point=grid)
 
 
-def _pruned(sparsity: Sequence[float], dense: Sequence[str], seed: int, sparse_grad: bool, grow: float) -> Pruned:
+def _pruned(sparsity: Sequence[float], dense: Dense, seed: int, sparse_grad: bool, grow: float) -> Pruned:
     if not isinstance(sparsity, Sequence) or len(sparsity) != 2:
         raise ValueError(f"sparsity is a range, its lowest and its highest value, such as [0.4, 0.9]; got {sparsity!r}")
     low, high = sparsity

@@ -11,7 +11,7 @@ from torch import nn
 
 from trainflat.types import Params
 
-__all__ = ["Where", "last_layers", "matrices", "norm_layers"]
+__all__ = ["Where", "head", "last_layers", "matrices", "norm_layers"]
 
 MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -55,6 +55,23 @@ def matrices(model: nn.Module, params: Params) -> set[str]:
     """The weights of linear and convolutional layers: what is pruned and quantized. Embeddings, norms, biases are not."""
     weights = {id(m.weight) for m in model.modules() if isinstance(m, MATRICES)}
     return {name for name, p in params.items() if id(p) in weights}
+
+
+def head(model: nn.Module) -> set[int]:
+    """The ids of the parameters of the model's head, which a task of its own puts on an encoder that others share.
+
+    Of a transformers model (whose ``base_model_prefix`` names its encoder, whatever wraps it) all modules outside the encoder,
+    as `trainflat.hf` has it: BERT's pooler is inside, RoBERTa's two layers are head. Of any other model the last linear or
+    convolutional layer, in the order in which they were made.
+    """
+    for owner in model.modules():
+        encoder = getattr(owner, getattr(owner, "base_model_prefix", "") or "", None)
+        if isinstance(encoder, nn.Module):
+            inside = set(encoder.modules())
+            outside = (m for m in owner.modules() if m not in inside)
+            return {id(p) for m in outside for p in m.parameters(recurse=False)}
+    last = [m for m in model.modules() if isinstance(m, MATRICES)][-1:]
+    return {id(p) for m in last for p in m.parameters()}
 
 
 def _chosen(params: Params, chosen: Iterable[nn.Parameter], what: str) -> set[str]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from trainflat.flat.choices import Choice, chance, check, model_of
-from trainflat.flat.places import matrices
+from trainflat.flat.places import head, matrices
 from trainflat.types import Params
 
-__all__ = ["Pruned", "Quantized", "compressed"]
+__all__ = ["Dense", "Pruned", "Quantized", "compressed"]
+
+Dense = Sequence[str] | Literal["head"]
+"""What is never pruned: the beginnings of parameters' names, or `trainflat.flat.places.head`."""
 
 SAMPLE = 1 << 20  # weights that a threshold is found from
 WRAPPERS = ("module.", "_orig_mod.")  # of DDP and torch.compile
@@ -33,7 +36,7 @@ class Pruned(Choice):
         self,
         low: float,
         high: float,
-        dense: Sequence[str] = (),
+        dense: Dense = (),
         seed: int = 0,
         sparse_grad: bool = False,
         grow: float = 0.0,
@@ -42,19 +45,24 @@ class Pruned(Choice):
         check("a sparsity", low, 0, 1)
         check("a sparsity", high, low, 1)
         check("grow", grow, 0, 1)
-        if isinstance(dense, str):
+        if isinstance(dense, str) and dense != "head":
             raise ValueError(
-                f"dense lists beginnings of parameters' names, such as ['classifier']; got the text {dense!r}"
+                "dense is 'head' or lists beginnings of parameters' names, such as ['classifier']; "
+                f"got the text {dense!r}"
             )
-        self.low, self.high, self.dense, self.seed, self.sparse_grad = low, high, tuple(dense), seed, sparse_grad
-        self.grow = grow
+        self.low, self.high, self.seed, self.sparse_grad, self.grow = low, high, seed, sparse_grad, grow
+        self.dense = dense if isinstance(dense, str) else tuple(dense)
 
     def chosen(self, names: set[str], model: nn.Module) -> set[str]:
         """Those of the names that are changed; of a wrapped or compiled model they count without what the wrapper puts in front.
 
         Raises:
-            ValueError: If no parameter of the model has a name that begins with one of ``dense``.
+            ValueError: If no parameter of the model has a name that begins with one of those in ``dense``.
         """
+        if self.dense == "head":
+            ids = head(model)
+            own = {_bare(name) for name, p in model.named_parameters(remove_duplicate=False) if id(p) in ids}
+            return {name for name in names if _bare(name) not in own}
         if not self.dense:
             return names
         known = [_bare(name) for name, _ in model.named_parameters()]
