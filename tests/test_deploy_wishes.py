@@ -461,7 +461,19 @@ def test_where_nothing_was_learned_it_says_so(at, tmp_path):
     assert "- To be known: Beware: no dense model" in (nothing.save(tmp_path / "small") / "README.md").read_text()
     learned = search(at, epochs=6.0, ways=("int8",))
     assert max(offer.value.mean for offer in learned.offers) > 0.8
-    assert "Beware" not in learned.said
+    assert "no dense model" not in learned.said
+
+
+@pytest.mark.parametrize(("rows", "said"), [(99, True), (100, False)])
+def test_of_few_rows_to_score_on_it_says_what_one_is_worth(rows, said):
+    """And of a table of a hundred, where one row is a point, nothing."""
+    offer = Offer("reviews", "all", "dense", 0.0, {0: 0.9}, 1.0, 1.0, 1.0, 1.0)
+    task = SimpleNamespace(labels=("bad", "good"), held_out=SimpleNamespace(labels=np.arange(rows) % 2))
+    few = "Beware: every model was scored on the same 99 rows only, of which one is 1.0 points, so chance has a say"
+    assert beware(task, [offer]).startswith(few) is said
+    assert (beware(task, [offer]) == "") is not said
+    numbers = SimpleNamespace(labels=(), held_out=task.held_out)
+    assert ("the same 99 rows only, so chance" in beware(numbers, [offer])) is said
 
 
 @pytest.mark.parametrize(("mean", "said"), [(0.0, True), (-0.2, True), (0.1, False)])
