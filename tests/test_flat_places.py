@@ -172,8 +172,15 @@ def test_the_head_stays_dense_wherever_it_stands():
     run = lambda model, batch: objective(model["module"], batch)
     train.fit(wrapped, run, [batch], sgd(wrapped), steps=1, gradient=rule())
     assert found[3] == {"0.weight"}
+    for dense in ("head", ["4"]):  # a closure may call the parameters what it likes
+        closure = lambda: objective(net, batch).backward() or torch.zeros(())
+        closure.model = net
+        flat.cram(sparsity=[0.9, 0.9], dense=dense)(closure, {f"my.{n}": p for n, p in net.named_parameters()}, 0.0)
+        assert found[-1] == {"0.weight"}
     one = nn.Linear(6, 3)
-    with pytest.raises(ValueError, match="all its linear and convolutional layers are to stay dense"):
+    with pytest.raises(
+        ValueError, match="all its linear and convolutional layers are to stay dense, or are not trained"
+    ):
         train.fit(one, train.cross_entropy, [batch], sgd(one), steps=1, gradient=rule())
     for task in (tasks.digits(), tasks.docstrings()):
         model = task.model(seed=0)

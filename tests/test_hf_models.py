@@ -162,11 +162,17 @@ def test_the_prunable_set_is_read_from_the_architecture(kind, options, matrices,
             assert p.ndim == 1 or "embedding" in name or name.startswith(head)
 
 
-def test_a_head_that_shares_its_matrix_with_the_embeddings_is_a_head():
-    config = transformers.GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=20)
-    model = nn.ModuleDict({"module": transformers.GPT2LMHeadModel(config)})
-    assert places.head(model) == {id(model["module"].lm_head.weight)}
-    assert places.head(model) == {id(model["module"].transformer.wte.weight)}
+def test_a_head_is_all_that_is_outside_the_encoder_whatever_is_around_it():
+    """One that shares its matrix with the embeddings, one that a wrapper puts beside another; an encoder alone has none."""
+    gpt = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=20))
+    assert places.head(nn.ModuleDict({"module": gpt})) == {id(gpt.transformer.wte.weight)}
+    bert = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=20, **SMALL))
+    own = {id(p) for p in bert.classifier.parameters()}
+    beside = nn.Linear(16, 1)
+    assert places.head(nn.ModuleDict({"pretrained": bert, "value": beside})) == own | {
+        id(p) for p in beside.parameters()
+    }
+    assert places.head(bert.bert) == places.head(nn.ModuleDict({"module": bert.bert})) == set()
 
 
 def test_an_unknown_checkpoint_is_refused_quickly_and_says_what_serves(monkeypatch):

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,20 +110,26 @@ def test_without_a_rule_it_is_the_trainer_bit_for_bit(FlatTrainer, tmp_path, gra
     assert torch.equal(torch.get_rng_state(), after)
 
 
-@pytest.mark.parametrize("gradient", [None, flat.sam(rho=0.05), flat.asam(rho=0.5)], ids=["plain", "sam", "asam"])
+RULES = {
+    "plain": lambda: None,
+    "sam": partial(flat.sam, rho=0.05),
+    "asam": partial(flat.asam, rho=0.5),
+    "stale_cram": partial(flat.stale_cram, rho=0.5, dense="head", sparse_grad=True),  # it remembers, and so one each
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize(
     ("optimizer", "accumulate", "clip", "precision"),
     [("SGD", 1, None, "fp32"), ("AdamW", 4, 0.1, "fp32"), ("SGD", 2, 0.1, "bf16")],
 )
-def test_it_equals_our_loop_on_the_same_batches(
-    FlatTrainer, tmp_path, gradient, optimizer, accumulate, clip, precision
-):
+def test_it_equals_our_loop_on_the_same_batches(FlatTrainer, tmp_path, rule, optimizer, accumulate, clip, precision):
     ours, theirs = bert(), bert()
     trainer = run(
         FlatTrainer,
         theirs,
         tmp_path,
-        gradient=gradient,
+        gradient=rule(),
         optimizer=optimizer,
         gradient_accumulation_steps=accumulate,
         max_grad_norm=clip or 0.0,
@@ -142,7 +149,7 @@ def test_it_equals_our_loop_on_the_same_batches(
         batches,
         getattr(torch.optim, optimizer)(ours.parameters(), lr=0.05 if optimizer == "SGD" else 1e-3),
         steps=STEPS,
-        gradient=gradient,
+        gradient=rule(),
         lr=train.linear(1.0, 0.0),
         accumulate=accumulate,
         clip=clip,

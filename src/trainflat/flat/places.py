@@ -60,16 +60,18 @@ def matrices(model: nn.Module, params: Params) -> set[str]:
 def head(model: nn.Module) -> set[int]:
     """The ids of the parameters of the model's head, which a task of its own puts on an encoder that others share.
 
-    Of a transformers model (whose ``base_model_prefix`` names its encoder, whatever wraps it) all modules outside the encoder,
-    as `trainflat.hf` has it: BERT's pooler is inside, RoBERTa's two layers are head. Of any other model the last linear or
-    convolutional layer, in the order in which they were made.
+    Where a transformers model is inside (one whose ``base_model_prefix`` names its encoder) all that is outside that encoder, as
+    `trainflat.hf` has it: BERT's pooler is in it, RoBERTa's two layers are head. An encoder of theirs alone has none. Of any
+    other model the last linear or convolutional layer, in the order in which they were made.
     """
     for owner in model.modules():
         encoder = getattr(owner, getattr(owner, "base_model_prefix", "") or "", None)
         if isinstance(encoder, nn.Module):
             inside = set(encoder.modules())
-            outside = (m for m in owner.modules() if m not in inside)
+            outside = (m for m in model.modules() if m not in inside)
             return {id(p) for m in outside for p in m.parameters(recurse=False)}
+    if hasattr(getattr(model, "module", model), "base_model_prefix"):
+        return set()
     last = [m for m in model.modules() if isinstance(m, MATRICES)][-1:]
     return {id(p) for m in last for p in m.parameters()}
 

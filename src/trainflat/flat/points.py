@@ -53,7 +53,7 @@ class Pruned(Choice):
         self.low, self.high, self.seed, self.sparse_grad, self.grow = low, high, seed, sparse_grad, grow
         self.dense = dense if isinstance(dense, str) else tuple(dense)
 
-    def chosen(self, names: set[str], model: nn.Module) -> set[str]:
+    def chosen(self, names: set[str], model: nn.Module, params: Params) -> set[str]:
         """Those of the names that are changed; of a wrapped or compiled model they count without what the wrapper puts in front.
 
         Raises:
@@ -61,16 +61,14 @@ class Pruned(Choice):
         """
         if self.dense == "head":
             ids = head(model)
-            own = {_bare(name) for name, p in model.named_parameters(remove_duplicate=False) if id(p) in ids}
-            return {name for name in names if _bare(name) not in own}
-        if not self.dense:
-            return names
-        known = [_bare(name) for name, _ in model.named_parameters()]
-        if lost := [begins for begins in self.dense if not any(name.startswith(begins) for name in known)]:
-            raise ValueError(
-                f"no parameter's name begins with {lost[0]!r}, which is to stay dense; names are like {known[-1]!r}"
-            )
-        return {name for name in names if not _bare(name).startswith(self.dense)}
+        else:
+            known = [(_bare(name), id(p)) for name, p in model.named_parameters(remove_duplicate=False)]
+            if lost := [begins for begins in self.dense if not any(name.startswith(begins) for name, _ in known)]:
+                raise ValueError(
+                    f"no parameter's name begins with {lost[0]!r}, which is to stay dense; names are like {known[-1][0]!r}"
+                )
+            ids = {i for name, i in known if name.startswith(tuple(self.dense))}
+        return {name for name in names if id(params[name]) not in ids}
 
     def __call__(self, tensors: Mapping[str, Tensor], t: float, step: int) -> None:
         """Change the tensors in place."""
@@ -112,7 +110,7 @@ class Quantized(Choice):
         check("bits", bits, 2, 16)
         self.bits, self.sparse_grad = bits, False
 
-    def chosen(self, names: set[str], model: nn.Module) -> set[str]:
+    def chosen(self, names: set[str], model: nn.Module, params: Params) -> set[str]:
         return names
 
     def __call__(self, tensors: Mapping[str, Tensor], t: float, step: int) -> None:
@@ -131,10 +129,10 @@ def compressed(point: Pruned | Quantized, closure: Any, params: Params) -> set[s
     """
     model = model_of(closure, "a rule chooses what is compressed")
     found = matrices(model, params)
-    names = point.chosen(found, model)
+    names = point.chosen(found, model, params)
     if not names:
         why = (
-            "all its linear and convolutional layers are to stay dense"
+            "all its linear and convolutional layers are to stay dense, or are not trained; stale_sam compresses none"
             if found
             else "this model has no linear or convolutional layer to train"
         )
