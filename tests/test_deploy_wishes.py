@@ -13,6 +13,7 @@ import sys
 import tomllib
 from html.parser import HTMLParser
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_type_hints
@@ -30,6 +31,7 @@ from trainflat.deploy.errors import mistakes
 from trainflat.deploy.guess import beware
 from trainflat.deploy.place import check_place
 from trainflat.experiments import runner, trials
+from trainflat.experiments.flat_rules import called
 from trainflat.experiments.resolve import Spec, build
 from trainflat.experiments.trials import Trials
 from trainflat.reports.offers import Offer
@@ -547,6 +549,28 @@ def test_the_defaults_of_the_command_are_those_of_the_search():
     assert [float(size) for size in given["sizes"].default.split(",")] == list(usual["sizes"])
     assert tuple(map(int, given["seeds"].default.split(","))) == usual["seeds"]
     assert set(command.OPTIONS) <= {*usual, *of_text}
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        "sam",
+        {"name": "sam", "rho": 0.1},
+        {"name": "sam", "rho": "auto"},
+        ("sam", "stale_sam"),
+        ("sam", {"name": "stale_sam", "rho": 0.1}),
+        ["asam", {"name": "cram", "every": 5}],
+        {"name": "cram", "sparsity": (0.2, 0.4), "dense": "head", "sparse_grad": True},
+    ],
+)
+def test_the_command_names_the_very_rules_of_its_search(gradient):
+    """As a table it is what a recipe has, lists and all, and so are the names of the models that the command can be asked for."""
+    task = {"name": "text", "data": "reviews.csv", "text": "review", "label": "stars", "model": "minilm"}
+    words = command.searching(task, {"gradient": gradient})
+    rules = [word for option, word in pairwise(words) if option == "--rule"]
+    rho = next((word for option, word in pairwise(words) if option == "--rho"), None)
+    again = import_module(command_line.__module__)._rules(rules, rho)
+    assert called(again) == called(gradient)
 
 
 # --- several seeds, another option, a regression --------------------------------------------------------------------

@@ -21,7 +21,7 @@ from trainflat.cli.options import (
     parse_seeds,
 )
 from trainflat.cli.printing import print_json, print_table
-from trainflat.experiments.trials import RULES
+from trainflat.experiments.flat_rules import RULES
 
 __all__ = ["compress", "parse_budget"]
 

@@ -10,9 +10,9 @@ from itertools import combinations
 from numbers import Integral, Real
 from typing import Any
 
-from trainflat.experiments.resolve import Spec
+from trainflat.experiments.flat_rules import RULES, Rule, called
 
-__all__ = ["RULES", "USUAL", "WAYS", "Trials"]
+__all__ = ["USUAL", "WAYS", "Trials"]
 
 USUAL = {"cpu": ("pruned", "int8", "shrunk"), "cuda": ("pruned", "shrunk")}
 WAYS = ("pruned", "int8", "shrunk", "static", "int4", "qat", "torchao8", "torchao4")
@@ -30,15 +30,10 @@ GRIDS: dict[str, Any] = {
 FOR_PROCESSORS = ("int8", "static", "qat")
 SERVED = {"int8": ("int8", "static"), "int4": ("int4",)}  # training for a grid of weights serves all that store them so
 
-RULES: tuple[Any, ...] = ("sam", {"name": "stale_sam", "rho": 0.01})
-"""The flat rules that are tried beside plain Adam: the paper's, and `trainflat.flat.default`'s for pretrained models, which costs
-as many passes as Adam."""
-
 GATE_STEPS = 300
 """Gates have at least so many, at a rate that gets them to their target: enough for MiniLM at 95 %."""
 
 Tables = dict[str, dict[str, Any]]
-Rule = Mapping[str, Any] | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +46,8 @@ class Trials:
         claim: What its comment says first.
         ways: Some of `WAYS`. Default: `USUAL`'s. "qat" trains for the grids of the others that are tried, of int8 if none is.
         sizes: Of "shrunk": shares of the layers' parameters to remove. Default: half, three quarters, nine tenths.
-        gradient: The flat rule beside plain Adam, or several, each with a model of its own in every size. Default: `RULES`.
+        gradient: The flat rule beside plain Adam, or several, each with a model of its own in every size. Default:
+            `trainflat.experiments.flat_rules.RULES`.
         lr: Adam's. Default: 5e-5, the largest of BERT's own grid (Devlin et al. 2019, appendix A.3).
         epochs: Of each training; a shrunk model has as many under gates and as many afterwards. Default: 3, as above.
         steps_per_epoch: Of the task.
@@ -90,7 +86,7 @@ class Trials:
         object.__setattr__(self, "sizes", tuple(map(float, _listed("sizes", self.sizes, Real, "[0.5, 0.9]"))))
         object.__setattr__(self, "seeds", tuple(map(int, _listed("seeds", self.seeds, Integral, "[0, 1, 2]"))))
         self._check_ways()
-        self._check_rules()
+        called(self.gradient)
         self._check_sizes()
         for name in ("lr", "epochs", "steps_per_epoch"):
             value = getattr(self, name)
@@ -114,29 +110,6 @@ class Trials:
             raise ValueError(
                 f"qat trains for the grids of {', '.join(aware)}, and not for those of {', '.join(grids)}; "
                 "try one of the first as well, or leave qat out"
-            )
-
-    def _check_rules(self) -> None:
-        if not isinstance(self.gradient, str | Mapping | Sequence):
-            raise ValueError(
-                f"gradient is the name of a flat rule, such as sam, or a list of such; got {self.gradient!r}"
-            )
-        names = []
-        for label, rule in self.rules():
-            spec = Spec.parse(rule, "gradient")
-            for key, value in spec.kwargs.items():
-                if not all(map(math.isfinite, _floats(value))):
-                    raise ValueError(f"{key} of {spec.name} must be finite, got {value}")
-            if spec.name == "plain":
-                raise ValueError(
-                    "plain is Adam without a flat rule, which is always tried; name a flat rule, such as sam"
-                )
-            if label in names:
-                raise ValueError(f"the rule {label} is there twice; name each rule once")
-            names.append(label)
-        if not names:
-            raise ValueError(
-                "gradient names no rule; name a flat rule, such as sam, or leave it out for the usual ones"
             )
 
     def _check_sizes(self) -> None:
@@ -170,10 +143,8 @@ class Trials:
         return USUAL[self.serve] if self.ways is None else self.ways
 
     def rules(self) -> list[tuple[str, Rule]]:
-        """What each flat rule is called, and the rule: SAM, CRAM every 5; of several that differ in their radius SAM 0.1."""
-        given = [self.gradient] if isinstance(self.gradient, str | Mapping) else list(self.gradient)
-        names = [_label(rule) for rule in given]
-        return [(_label(rule, names.count(name) > 1), rule) for name, rule in zip(names, given, strict=True)]
+        """What each flat rule is called, and the rule; see `trainflat.experiments.flat_rules`."""
+        return called(self.gradient)
 
     def _stages(self) -> Iterator[tuple[str, dict[str, Any]]]:
         on = None if self.serve == "cpu" else self.serve
@@ -214,40 +185,11 @@ class Trials:
             yield from offered(small)
 
 
-def _label(rule: Rule, radius: bool = False) -> str:
-    """The name, in capitals unless it has an underscore, a dot or a colon, and all that is given beside the radius.
-
-    >>> _label("sam"), _label({"name": "stale_sam", "rho": 0.1}), _label({"name": "cram", "every": 5})
-    ('SAM', 'stale_sam', 'CRAM every 5')
-    >>> _label({"name": "sam", "rho": 0.1}, radius=True), _label("mylab.flat:noisy")
-    ('SAM 0.1', 'mylab.flat:noisy')
-    """
-    spec = Spec.parse(rule, "gradient")
-    rho = [str(spec.kwargs["rho"])] if radius and "rho" in spec.kwargs else []
-    more = [f"{key} {value}" for key, value in spec.kwargs.items() if key != "rho"]
-    return " ".join([spec.name.upper() if spec.name.isalnum() else spec.name, *rho, *more])
-
-
 def _listed(name: str, given: Any, kind: type, such: str) -> list[Any]:
     found = list(given) if isinstance(given, Iterable) else [None]
     if not all(isinstance(one, kind) for one in found):
         raise ValueError(f"{name} lists numbers such as {such}; got {given!r}")
     return found
-
-
-def _floats(value: Any) -> Iterator[float]:
-    """The floats in a value, its lists and its tables.
-
-    >>> list(_floats({"from": 0.1, "levels": [1, [math.inf]]}))
-    [0.1, inf]
-    """
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _floats(item)
-    elif isinstance(value, float):
-        yield value
 
 
 def _percent(size: float) -> str:
