@@ -50,5 +50,5 @@ def _few(task: Any) -> Iterator[str]:
         each = f", of which one is {100 / count:.1f} points" if task.labels else ""
         yield (
             f"every model was scored on the same {count} rows only{each}, so chance has a say in which one looks best. "
-            "Hold out more (--set holdout=0.3), give a table of their own (--validation), or label more."
+            "Hold out more of them (holdout, or more rows in --validation), or label more."
         )
