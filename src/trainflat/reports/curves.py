@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from trainflat.reports.drawing import DARK, inline, save, style
@@ -26,6 +27,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":")
 SIZE = (4.5, 3.1)  # inches; as wide as a phone shows it without making the letters small
 INSIDE = 5  # with more arms the legend stands beside the curves, which it would hide
+BESIDE = 20  # letters of a line there, so that a long name does not take the curves' place
 
 
 def panels(rows: Iterable[Row] | Results) -> list[tuple[str, str]]:
@@ -158,9 +160,11 @@ def _draw(axes: Any, data: Results, task: str, variant: str, title: str = "") ->
     if points:
         room = 0.06 * (max(points) - min(points)) or 1.0
         axes.set_ylim(min(points) - room, max(points) + room)
-    aside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
-    placed = aside if len(labels) > INSIDE else {"loc": "lower left"}
-    legend = axes.legend(handles, [_short(label) for label in labels], **placed)
+    placed: dict[str, Any] = {"loc": "lower left"}
+    named = [_short(label) for label in labels]
+    if len(labels) > INSIDE:
+        named, placed = [fill(label, BESIDE) for label in named], {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+    legend = axes.legend(handles, named, **placed)
     for words in [*legend.get_texts(), axes.title, axes._left_title, axes.yaxis.label, axes.xaxis.label]:
         words.set_parse_math(False)
 
