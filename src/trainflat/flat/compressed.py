@@ -40,7 +40,8 @@ def cram(
             0.4 and 0.9, from this project's first trial on digits; Peste et al. draw from 0.5, 0.7, 0.9 on ImageNet.
         every: In steps 0, every, 2 every, …, and `plain` in the others. Default: 1. With 5 a step costs 1.2 passes.
         dense: Beginnings of the names of parameters that are not pruned, such as ``["classifier"]``; or ``"head"``, what is
-            outside the encoder of a transformers model, and of any other the last of these layers. Default: none.
+            outside the encoder of a transformers model, and of any other the last of these layers. Default: none. (Of frozen
+            layers nothing is pruned; the adapter beside them, LoRA's, would be.)
         sparse_grad: Whether what the second gradient says of the weights that are pruned there is left out, as Peste et al.
             advise. Default: no, with which digits were tried first.
         grow: Share of the training, in [0, 1], over which the highest sparsity rises in a straight line from the lowest to its
