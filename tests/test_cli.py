@@ -259,6 +259,33 @@ def test_report_of_a_compressed_model_is_made_again_inside_it(trainflat, tmp_pat
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+def test_some_arms_are_set_against_the_one_named_first_and_nothing_is_written_over(trainflat, tmp_path):
+    """SAM against Adam, and Adam against SAM; the run's own report stays, and only --out writes one of these arms."""
+    trainflat("run", "trial.toml")
+    whole = tmp_path / ".trainflat" / "reports" / "trial"
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    kept = {}
+    for first, other in (("Adam", "SAM"), ("SAM", "Adam")):
+        code, out, err = trainflat("report", "trial", "--arm", first, "--arm", other, "--json")
+        assert code == 0, err
+        document = json.loads(out)
+        assert document["report"] is None
+        assert list(dict.fromkeys(row["arm"]["optimizer"] for row in document["rows"])) == [first, other]
+        kept[first] = len(document["rows"])
+        out = trainflat("report", "trial", "--arm", first, "--arm", other)[1]
+        assert f"{other} − {first}; in points" in out
+        assert "Report:" not in out
+    assert kept["Adam"] == kept["SAM"] > 0
+    code, out, _ = trainflat("report", str(whole), "--arm", "SAM", "--out", "aside")
+    assert code == 0
+    assert {row["arm"]["optimizer"] for row in json.loads((tmp_path / "aside" / "rows.json").read_text())} == {"SAM"}
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+    code, _, err = trainflat("report", "trial", "--arm", "sam")
+    assert (code, "there is no arm 'sam'" in err, "(known: Adam, SAM)" in err) == (2, True, True)
+    code, _, err = trainflat("report", str(whole.parent), "--arm", "SAM")
+    assert (code, "--arm 'SAM' is of one run, and this is a group of runs" in err) == (2, True)
+
+
 def test_a_folder_without_a_report_is_refused_and_stays_as_it_is(trainflat, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "recipe.toml").write_text(RECIPE)

@@ -34,25 +34,35 @@ def report(
             help="Folder for the report; default: reports/NAME in the store, or where the folder NAME has it."
         ),
     ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only these arms of a run, in this order: the first is what the others are set against. Repeatable; they "
+            "are printed, and written only with --out."
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Write the report of a run again, from what is finished of it, or of a whole group of runs as one page.
 
     A folder that a report was written to will do as well: all is made from the rows.json and run.json in it. Of a model that
-    `trainflat compress` wrote, the report inside it is made again.
+    `trainflat compress` wrote, the report inside it is made again. Two arms beside each other, at every sparsity:
+    trainflat report NAME --arm Adam --arm SAM.
     """
     from trainflat import reports
     from trainflat.experiments.store import Store
 
     kept, folder = Store(store), Path(name)
     if held := _held(folder):
-        _show(*reports.read_back(held), out or held, as_json)
+        _show(*reports.read_back(held), held, as_json, out, arm)
     elif folder.is_dir() and (found := reports.study.read_back(folder)):
+        _one(arm)
         _study(found, folder.resolve().name, out or folder, as_json)
     elif (kept.root / "runs" / f"{name}.json").exists():
-        report_run(kept, name, as_json, out)
+        report_run(kept, name, as_json, out, arm)
     elif members := [run for run in kept.runs() if run.startswith(f"{name}/")]:
+        _one(arm)
         documents = [kept.read_run(member) for member in members]
         found = [reports.study.Run(kept.rows(document), _header(kept, document)) for document in documents]
         _study(found, name, out or kept.root / "reports" / name, as_json)
@@ -72,8 +82,10 @@ def _held(folder: Path) -> Path | None:
     return inside if (folder / "recipe.toml").is_file() and (inside / "rows.json").exists() else None
 
 
-def report_run(kept: Store, name: str, as_json: bool, out: Path | None = None) -> None:
-    """Write and print the report of one run of the store.
+def report_run(
+    kept: Store, name: str, as_json: bool, out: Path | None = None, arms: Sequence[str] | None = None
+) -> None:
+    """Write and print the report of one run of the store; of some arms only if they are named.
 
     Raises:
         LookupError: If nothing of it is finished yet.
@@ -82,7 +94,7 @@ def report_run(kept: Store, name: str, as_json: bool, out: Path | None = None) -
     rows = kept.rows(document)
     if not rows:
         raise LookupError(f"nothing of {name} is finished yet; run it first: trainflat run {name}")
-    _show(rows, _header(kept, document), out or kept.root / "reports" / name, as_json)
+    _show(rows, _header(kept, document), kept.root / "reports" / name, as_json, out, arms)
 
 
 def _header(kept: Store, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,16 +117,48 @@ def _study(runs: Sequence[Run], group: str, folder: Path, as_json: bool) -> None
     print(f"\nReport: {folder / 'report.html'}  (and {len(written) - 1} files beside it)")
 
 
-def _show(rows: Sequence[Row], header: Mapping[str, Any], folder: Path, as_json: bool) -> None:
-    """Write a report and print its tables and findings."""
+def _one(arms: Sequence[str] | None) -> None:
+    if arms:
+        raise ValueError(f"--arm {arms[0]!r} is of one run, and this is a group of runs; name one of them")
+
+
+def _only(rows: Sequence[Row], arms: Sequence[str]) -> list[Row]:
+    """The rows of these arms, in this order.
+
+    Raises:
+        LookupError: If there is no such arm; says which there are.
+    """
+    from trainflat import reports
+    from trainflat.experiments.resolve import near
+
+    data = reports.results(rows)
+    for arm in arms:
+        if arm not in data.arms:
+            raise LookupError(f"there is no arm {arm!r}{near(arm, data.arms)}")
+    return [row for arm in dict.fromkeys(arms) for row in rows if data.arm(row) == arm]
+
+
+def _show(
+    rows: Sequence[Row],
+    header: Mapping[str, Any],
+    folder: Path,
+    as_json: bool,
+    out: Path | None = None,
+    arms: Sequence[str] | None = None,
+) -> None:
+    """Print a report's tables and findings, and write it: into the folder, or ``out``; of some arms into ``out`` alone."""
     from trainflat import reports
 
-    written = reports.write_all(rows, header, folder)
+    rows = _only(rows, arms) if arms else rows
+    to = out if arms else out or folder
+    written = reports.write_all(rows, header, to) if to else []
+    page = str(to / "report.html") if to else None
     if as_json:
-        print_json({"recipe": header.get("name"), "rows": rows, "report": str(folder / "report.html")})
+        print_json({"recipe": header.get("name"), "rows": rows, "report": page})
         return
     for table in [*reports.every(rows), *reports.costs(rows)]:
         print_table(table.heading, list(table.header), reports.text(table)[1:], table.note)
     for finding in reports.findings(rows):
         print(f"{finding.task}: {finding}")
-    print(f"\nReport: {folder / 'report.html'}  (and {len(written) - 1} files beside it)")
+    if page:
+        print(f"\nReport: {page}  (and {len(written) - 1} files beside it)")
