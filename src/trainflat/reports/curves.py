@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 from trainflat.reports.drawing import DARK, inline, save, style
 from trainflat.reports.family import leading
+from trainflat.reports.legend import place, short
 from trainflat.reports.rows import Results, Row, percent, results
 from trainflat.reports.stats import summary
 
@@ -26,8 +26,6 @@ COLOURS = ("#d0690f", "#2f7fd6", "#1a9a68", "#a463d6", "#d6457f", "#7f858d")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":")
 SIZE = (4.5, 3.1)  # inches; as wide as a phone shows it without making the letters small
-INSIDE = 5  # with more arms the legend stands beside the curves, which it would hide
-BESIDE = 20  # letters of a line there, so that a long name does not take the curves' place
 
 
 def panels(rows: Iterable[Row] | Results) -> list[tuple[str, str]]:
@@ -154,22 +152,12 @@ def _draw(axes: Any, data: Results, task: str, variant: str, title: str = "") ->
     axes.grid(axis="y", alpha=0.16, linewidth=0.7)
     shrunk = any("sparsity_layers" in row for row in data.rows if data.variant(row) == variant)
     axes.set_xlabel(f"share of {'the layers’ parameters' if shrunk else 'prunable weights'} removed, %")
-    axes.set_ylabel(_short(f"{data.metric(task)}, points"))
-    axes.set_title(_short(title, 48), loc="left")
+    axes.set_ylabel(short(f"{data.metric(task)}, points"))
+    axes.set_title(short(title, 48), loc="left")
     axes.margins(x=0.03)
     if points:
         room = 0.06 * (max(points) - min(points)) or 1.0
         axes.set_ylim(min(points) - room, max(points) + room)
-    placed: dict[str, Any] = {"loc": "lower left"}
-    named = [_short(label) for label in labels]
-    if len(labels) > INSIDE:
-        named, placed = [fill(label, BESIDE) for label in named], {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
-    legend = axes.legend(handles, named, **placed)
-    for words in [*legend.get_texts(), axes.title, axes._left_title, axes.yaxis.label, axes.xaxis.label]:
+    for words in (axes.title, axes._left_title, axes.yaxis.label, axes.xaxis.label):
         words.set_parse_math(False)
-
-
-def _short(label: str, most: int = 34) -> str:
-    """A label that fits into a panel; matplotlib would leave out one that starts with an underscore."""
-    label = label if len(label) <= most else f"{label[: most - 1]}…"
-    return f" {label}" if label.startswith("_") else label
+    place(axes, handles, labels)

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainflat.reports.files import write
 
-__all__ = ["DARK", "INK", "inline", "save", "style"]
+__all__ = ["DARK", "INK", "any_letter", "inline", "save", "style"]
 
 INK = "#010203"
 """Stands for the colour of the text around, until the SVG is written."""
@@ -34,7 +34,7 @@ def inline(figure: Any, name: str = "") -> str:
             is a file of its own, dark on light or light on dark as the reader prefers.
     """
     raw = io.StringIO()
-    with _any_letter():
+    with any_letter():
         figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawing = raw.getvalue()
     drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
@@ -53,7 +53,7 @@ def inline(figure: Any, name: str = "") -> str:
 def save(figure: Any, path: str | Path, dpi: int = 160) -> Path:
     """A matplotlib figure as PNG, whole or not at all."""
     raw = io.BytesIO()
-    with _any_letter():
+    with any_letter():
         figure.savefig(raw, format="png", dpi=dpi, metadata={"Software": None})
     return write(path, raw.getvalue())
 
@@ -90,7 +90,7 @@ def style(ink: str = INK) -> Iterator[None]:
 
 
 @contextmanager
-def _any_letter() -> Iterator[None]:
+def any_letter() -> Iterator[None]:
     """A letter that matplotlib's font lacks is measured as a box; in SVG the reader's own font draws it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
