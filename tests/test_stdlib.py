@@ -37,6 +37,45 @@ def test_texts_are_short_and_different_and_balanced():
     assert "Concrete date/time and related types." not in found["networking"]
 
 
+@pytest.fixture
+def parsed(monkeypatch, tmp_path):
+    """The readings of the sources themselves; the cache is empty at first, and nothing is remembered in memory."""
+    monkeypatch.setenv("TRAINFLAT_CACHE", str(tmp_path / "cache"))
+    readings, parse = [], stdlib._parsed
+    monkeypatch.setattr(stdlib, "_parsed", lambda root: (readings.append(root), parse(root))[1])
+    monkeypatch.setattr(stdlib, "_read", stdlib._read.__wrapped__)
+    return readings
+
+
+def test_what_was_read_is_found_again_and_is_the_same(parsed):
+    first, again = stdlib.functions(), stdlib.functions()
+    assert first == again
+    assert len(parsed) == 1
+
+
+@pytest.mark.parametrize("damage", ["", "[1]", '{"a": 1}', '[["numbers", [["a text", [[1]]]]]]', "\xff"])
+def test_a_damaged_cache_is_read_anew(parsed, library, tmp_path, damage):
+    first = stdlib.texts()
+    (kept,) = (tmp_path / "cache" / "docstrings").iterdir()
+    kept.write_bytes(damage.encode("latin-1"))
+    assert stdlib.texts() == first
+    assert stdlib.texts() == first
+    assert len(parsed) == 2
+
+
+def test_a_source_that_changes_is_read_anew(parsed, library):
+    first = stdlib.texts()
+    _source(library, stdlib.AREAS["graphics"].split()[0], docstrings=stdlib.LEAST + 1)
+    assert len(stdlib.texts()["graphics"]) == len(first["graphics"]) + 1
+
+
+@pytest.mark.parametrize("cache", ["/dev/null/nowhere", "~nobody-of-that-name/cache"])
+def test_where_nothing_can_be_kept_it_is_read_all_the_same(parsed, library, monkeypatch, cache):
+    monkeypatch.setenv("TRAINFLAT_CACHE", cache)
+    assert stdlib.texts() == stdlib.texts()
+    assert len(parsed) == 2
+
+
 def test_no_module_is_in_two_areas():
     modules = [module for modules in stdlib.AREAS.values() for module in modules.split()]
     assert len(modules) == len(set(modules)) > 100

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["cache_folder", "digest", "digest_files", "keep"]
+from trainflat.cache import cache_folder, keep
 
-
-def cache_folder() -> Path:
-    """Where what can be computed again is kept: ``TRAINFLAT_CACHE``, else ``~/.cache/trainflat``."""
-    given = os.environ.get("TRAINFLAT_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "trainflat"
+__all__ = ["digest", "digest_files"]
 
 
 def digest(path: Path) -> str:
@@ -33,21 +27,6 @@ def digest_files(paths: Iterable[Path]) -> str:
     """SHA-256 over the names and contents of several files, independent of the folder they lie in."""
     lines = [f"{path.name} {digest(path)}" for path in paths]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def keep(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a cache file under a temporary name and rename it; a cache that cannot be written is done without."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-        os.close(handle)
-        try:
-            write(Path(name))
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 @lru_cache(maxsize=256)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int, Int32, Int64, Shaped, UInt8
 from torch import Tensor
 
-from trainflat.hf.digests import cache_folder, keep
+from trainflat.cache import cache_folder, keep
 from trainflat.hf.needs import need
 
 __all__ = ["Encoded", "encode"]

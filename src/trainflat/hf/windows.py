@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainflat.hf.digests import cache_folder, keep
+from trainflat.cache import cache_folder, keep
 from trainflat.hf.needs import need
 
 __all__ = ["Frame", "Pieces", "Windows", "frame", "pieces", "slide"]

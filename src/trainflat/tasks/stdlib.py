@@ -1,18 +1,22 @@
 """Short English texts that every Python installation carries: first paragraphs of the standard library's docstrings.
 
-The sources are read, never imported. Which texts there are depends on the Python version.
+The sources are read, never imported. Which texts there are depends on the Python version. What was read is kept on disk, since
+parsing six megabytes takes seconds.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import platform
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from trainflat.cache import cache_folder, keep
 
 __all__ = ["AREAS", "LEAST", "MOST", "Function", "digest", "functions", "texts"]
 
@@ -130,6 +134,24 @@ def _absent(what: str) -> str:
 
 @lru_cache
 def _read(root: Path) -> Read:
+    """From the cache, if it holds what these very files gave to this very module, else from the sources."""
+    files = [Path(__file__), *(path for found in _sources(root).values() for path in found)]
+    states = [f"{path} {(state := path.stat()).st_size} {state.st_mtime_ns}" for path in files]
+    state = hashlib.sha256("\n".join([platform.python_version(), *states]).encode()).hexdigest()
+    path = cache_folder() / "docstrings" / f"{state[:32]}.json"
+    try:
+        areas = json.loads(path.read_text(encoding="utf-8"))
+        return tuple((area, {t: tuple(Function(*f) for f in behind) for t, behind in found}) for area, found in areas)
+    except (OSError, ValueError, TypeError):
+        read = _parsed(root)  # not kept, or not readable
+    plain = [
+        [area, [[t, [[f.arguments, f.returns] for f in behind]] for t, behind in found.items()]] for area, found in read
+    ]
+    keep(path, lambda part: part.write_text(json.dumps(plain), encoding="utf-8"))
+    return read
+
+
+def _parsed(root: Path) -> Read:
     areas_of: dict[str, set[str]] = {}  # text in lower case -> areas in which it occurs
     found: dict[str, dict[str, str]] = {}
     behind: dict[str, list[Function | None]] = {}
