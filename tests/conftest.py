@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import shapecheck
 import torch
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -17,6 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before a test module imports huggingface_h
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TRAINFLAT_CACHE"] = CACHE
 
+shapecheck.spare()  # before a module of ours is imported
 torch.set_num_threads(1)  # several torch processes with two threads each on two cores are ten times slower
 set_hypothesis_home_dir(CACHE)
 settings.register_profile("trainflat", deadline=None, derandomize=True, database=None, max_examples=50)

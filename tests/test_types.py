@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from shapecheck import names_an_array
 from torch import nn
 
 import trainflat
@@ -82,6 +83,25 @@ def test_every_file_that_names_an_array_is_checked():
             unchecked.append(name_of(path))
     assert unchecked == []
     assert len(FILES) >= 10
+
+
+def test_what_names_an_array_is_wrapped_and_what_names_none_is_spared():
+    """What jaxtyping wraps it marks with ``__wrapped__``."""
+    wrapped = []
+    for path in FILES:
+        module = importlib.import_module(name_of(path))
+        body = ast.parse(path.read_text()).body
+        imports = [node for node in body if isinstance(node, ast.ImportFrom)]
+        for node in [node for node in body if isinstance(node, ast.FunctionDef)]:
+            node.body = []  # what is inside has annotations of its own
+            hints = [
+                eval(ast.unparse(each), dict(vars(module))) for each in annotations(ast.Module([*imports, node], []))
+            ]
+            if any(map(names_an_array, hints)):
+                wrapped.append(hasattr(getattr(module, node.name), "__wrapped__"))
+    assert all(wrapped)
+    assert len(wrapped) >= 20
+    assert not hasattr(trainflat.reports.results, "__wrapped__")
 
 
 def test_every_annotation_that_names_an_array_can_be_read():
