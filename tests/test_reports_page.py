@@ -231,6 +231,13 @@ def test_labels_that_matplotlib_would_read_otherwise_are_shown_as_they_are():
     assert "_$x^2$ 学习 SAM" in drawing
 
 
+def test_the_page_and_the_file_are_of_one_drawing(tmp_path, monkeypatch):
+    drawn, plain = [], curves.plain
+    monkeypatch.setattr(curves, "plain", lambda figure: (drawn.append(figure), plain(figure))[1])
+    reports.write_all(example.rows(), example.header(), tmp_path)
+    assert len(drawn) == len(curves.panels(example.rows())) == len(list((tmp_path / "curves").glob("*-*.svg")))
+
+
 def test_nothing_to_draw_is_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="there is no curve in these rows"):
         reports.png([row for row in example.rows() if row["variant"] == "dense"], tmp_path / "a.png")

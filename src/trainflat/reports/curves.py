@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports.drawing import DARK, inline, save, style
+from trainflat.reports.drawing import DARK, named, plain, save, style
 from trainflat.reports.family import leading
 from trainflat.reports.legend import place, short
 from trainflat.reports.rows import Results, Row, percent, results
@@ -57,12 +57,14 @@ def svg(rows: Iterable[Row] | Results, task: str, variant: str, *, name: str = "
             is a file of its own, dark on light or light on dark as the reader prefers.
     """
     data = results(rows)
-    with style():
-        from matplotlib.figure import Figure
+    if (key := ("curves", task, variant)) not in data.drawings:
+        with style():
+            from matplotlib.figure import Figure
 
-        figure = Figure(figsize=SIZE, layout="constrained")
-        _draw(figure.subplots(), data, task, variant)
-        return inline(figure, name)
+            figure = Figure(figsize=SIZE, layout="constrained")
+            _draw(figure.subplots(), data, task, variant)
+            data.drawings[key] = plain(figure)
+    return named(data.drawings[key], name)
 
 
 def png(

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainflat.reports.files import write
 
-__all__ = ["DARK", "INK", "any_letter", "inline", "save", "style"]
+__all__ = ["DARK", "INK", "any_letter", "inline", "named", "plain", "save", "style"]
 
 INK = "#010203"
 """Stands for the colour of the text around, until the SVG is written."""
@@ -30,9 +30,13 @@ def inline(figure: Any, name: str = "") -> str:
 
     Args:
         figure: The figure.
-        name: Prefix of every id in it, so that several can stand in one page, whose text colour it then takes. Without one it
-            is a file of its own, dark on light or light on dark as the reader prefers.
+        name: As for `named`.
     """
+    return named(plain(figure), name)
+
+
+def plain(figure: Any) -> str:
+    """A matplotlib figure, drawn within `style`, as SVG that is neither of a page nor of a file yet: for `named`."""
     raw = io.StringIO()
     with any_letter():
         figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -43,7 +47,17 @@ def inline(figure: Any, name: str = "") -> str:
         "<svg ", '<svg stroke-linejoin="round" ', 1
     )
     drawing = re.sub(r"font-family: [^;\"]*; ", "", drawing).replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
-    drawing = drawing.replace("xlink:href=", "href=")
+    return drawing.replace("xlink:href=", "href=")
+
+
+def named(drawing: str, name: str = "") -> str:
+    """An SVG of `plain` for a page, or as a file.
+
+    Args:
+        drawing: The SVG.
+        name: Prefix of every id in it, so that several can stand in one page, whose text colour it then takes. Without one it
+            is a file of its own, dark on light or light on dark as the reader prefers.
+    """
     if not name:
         return drawing.replace(">", f">{STANDALONE}", 1)
     drawing = drawing.replace(' xmlns="http://www.w3.org/2000/svg"', "")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainflat.reports.curves import COLOURS
-from trainflat.reports.drawing import DARK, inline, save, style
+from trainflat.reports.drawing import DARK, named, plain, save, style
 from trainflat.reports.family import is_family, kept, passes, ranked
 from trainflat.reports.reach import Reach, reach
 from trainflat.reports.rows import Results, Row, percent, results
@@ -36,8 +36,11 @@ def drawn(rows: Iterable[Row] | Results) -> list[str]:
 
 def svg(rows: Iterable[Row] | Results, task: str, *, name: str = "") -> str:
     """As SVG; ``name`` as in `trainflat.reports.curves.svg`."""
-    with style():
-        return inline(_figure(results(rows), task), name)
+    data = results(rows)
+    if (key := ("family", task)) not in data.drawings:
+        with style():
+            data.drawings[key] = plain(_figure(data, task))
+    return named(data.drawings[key], name)
 
 
 def png(rows: Iterable[Row] | Results, path: str | Path, task: str, *, dpi: int = 160) -> Path:

@@ -26,15 +26,16 @@ def place(axes: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
         handles: The lines to be named.
         labels: Their names.
     """
-    for corner in CORNERS if len(labels) <= INSIDE else ():
+    corners = CORNERS if len(labels) <= INSIDE else ()
+    if corners:
+        with any_letter():
+            axes.figure.get_layout_engine().execute(axes.figure)  # the panel lies where it will be drawn
+    for corner in corners:
         legend = axes.legend(handles, [short(label) for label in labels], loc=corner)
         if not _hides(axes, legend):
-            break
-    else:
-        names = [fill(short(label), BESIDE) for label in labels]
-        legend = axes.legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    for words in legend.get_texts():
-        words.set_parse_math(False)
+            return
+    names = [fill(short(label), BESIDE) for label in labels]
+    _literally(axes.legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1.0)))
 
 
 def short(label: str, most: int = 34) -> str:
@@ -50,10 +51,14 @@ def short(label: str, most: int = 34) -> str:
 
 def _hides(axes: Any, legend: Any) -> bool:
     """Whether a line of the panel passes under the legend."""
-    for words in legend.get_texts():
-        words.set_parse_math(False)  # before it is measured: a name may hold a $
+    _literally(legend)
     with any_letter():
-        axes.figure.draw_without_rendering()
         box = legend.get_window_extent()
     paths = (line.get_path().transformed(line.get_transform()) for line in axes.lines)
     return any(path.intersects_bbox(box, filled=False) for path in paths)
+
+
+def _literally(legend: Any) -> None:
+    """A name may hold a $."""
+    for words in legend.get_texts():
+        words.set_parse_math(False)

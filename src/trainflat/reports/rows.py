@@ -133,6 +133,11 @@ class Results:
         """Every arm, once."""
         return list(dict.fromkeys(self.arm(row) for row in self.rows))
 
+    @cached_property
+    def drawings(self) -> dict[tuple[str, ...], str]:
+        """What was drawn of these rows, by the figure's kind and what it shows: the page and the file are of one drawing."""
+        return {}
+
     def arm(self, row: Row) -> str:
         """The label under which a row is compared."""
         return ", ".join(str(row["arm"][axis]) for axis in self.axes if axis in row["arm"]) or "all"
