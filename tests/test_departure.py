@@ -54,10 +54,10 @@ def recipe(tmp_path, plugins):
     [
         ({"train.epochs": 3}, ["--set train.epochs=3"]),
         ({"train.steps": 5, "*.keep": "best"}, ["--set train.steps=5", '--set *.keep="best"']),
-        ({"*.optimizer": {"name": "Adam", "lr": 1e-3}}, ['--set *.optimizer={name = "Adam", lr = 0.001}']),
+        ({"*.optimizer": {"name": "Adam", "lr": 1e-3}}, ['--set *.optimizer={ name = "Adam", lr = 0.001 }']),
         ({"oneshot.sparsities": [0.5, 0.9]}, ["--set oneshot.sparsities=[0.5, 0.9]"]),
         ({"sweep.optimizer": {"SAM": {"gradient": {"name": "sam", "rho": 0.1}}}},
-         ['--set sweep.optimizer={SAM = {gradient = {name = "sam", rho = 0.1}}}']),
+         ['--set sweep.optimizer={ SAM = { gradient = { name = "sam", rho = 0.1 } } }']),
         ({"sweep.train.epochs": [2]}, ["--set sweep.train.epochs=[2]"]),
     ],
 )  # fmt: skip

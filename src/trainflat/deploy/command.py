@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainflat.experiments import toml
 from trainflat.experiments.trials import Trials
 from trainflat.hf.text import text as text_task
 
@@ -82,22 +82,15 @@ def keeping(words: Sequence[str], name: str) -> str:
 def _option(name: str, value: Any) -> list[str]:
     option = OPTIONS.get(name)
     if name == "gradient" and isinstance(value, (list, tuple)):
-        return [word for rule in value for word in ("--rule", rule if isinstance(rule, str) else _toml(rule))]
+        return [word for rule in value for word in ("--rule", rule if isinstance(rule, str) else toml.value(rule))]
     if name == "gradient" and isinstance(value, Mapping) and set(value) <= {"name", "rho"}:
         return ["--rule", str(value["name"]), *(["--rho", _plain(value["rho"])] if "rho" in value else [])]
     if option is None:
-        return ["--set", f"{name}={_toml(value)}"]
+        return ["--set", f"{name}={toml.value(value)}"]
     if isinstance(value, (list, tuple)):
         return [option, ",".join(map(_plain, value))]
-    return [option, _toml(value) if isinstance(value, Mapping) else _plain(value)]
+    return [option, toml.value(value) if isinstance(value, Mapping) else _plain(value)]
 
 
 def _plain(value: Any) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value)
-
-
-def _toml(value: Any) -> str:
-    """JSON's texts, numbers and lists are TOML's as well."""
-    if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

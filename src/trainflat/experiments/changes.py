@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from trainflat.experiments import toml
 from trainflat.experiments.recipe import Fields, Recipe
 
 __all__ = ["changes"]
@@ -35,7 +35,7 @@ def changes(
     """
     points = _points(recipe, fields, idle, {}, smoke) if overrides else {}
     told = [
-        f"--set {key}={_toml(value)}"
+        f"--set {key}={toml.value(value)}"
         for key, value in overrides.items()
         if any(points.get(arm) != stages for arm, stages in _points(recipe, fields, idle, {key: value}, smoke).items())
     ]
@@ -53,16 +53,3 @@ def _points(
         }
         for variant in recipe.variants(fields, overrides, smoke)
     }
-
-
-def _toml(value: Any) -> str:
-    """A value as it is written in TOML, on one line.
-
-    >>> print(_toml({"name": "sam", "rho": 0.1, "norms": [True, "a"]}))
-    {name = "sam", rho = 0.1, norms = [true, "a"]}
-    """
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False, default=str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from itertools import combinations
 from numbers import Integral, Real
 from typing import Any
 
+from trainflat.experiments import toml
 from trainflat.experiments.flat_rules import RULES, Rule, called
 
 __all__ = ["USUAL", "WAYS", "Trials"]
@@ -133,7 +133,7 @@ class Trials:
         rules = [("Adam", "plain"), *self.rules()]
         arms = {arm: {f"{name}.gradient": gradient for name in flat} for arm, gradient in rules}
         head = [f"# {line}" for line in self.claim.splitlines()]
-        head += [f"name = {_toml(self.name)}", f"seeds = {_toml(self.seeds)}"]
+        head += [f"name = {toml.value(self.name)}", f"seeds = {toml.value(self.seeds)}"]
         tables = {"defaults": defaults} | {f"stage.{name}": table for name, table in stages.items()}
         return "\n".join([*head, "", *_lines({**tables, "sweep.optimizer": arms})])
 
@@ -199,18 +199,5 @@ def _percent(size: float) -> str:
 def _lines(tables: Tables) -> Iterator[str]:
     for name, table in tables.items():
         yield f"[{name}]"
-        yield from (f"{_key(key)} = {_toml(value)}" for key, value in table.items() if value is not None)
+        yield from (f"{toml.key(key)} = {toml.value(value)}" for key, value in table.items() if value is not None)
         yield ""
-
-
-def _toml(value: Any) -> str:
-    """Texts, numbers, lists and tables in a line; JSON's texts and numbers are TOML's as well."""
-    if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{_key(key)} = {_toml(item)}' for key, item in value.items() if item is not None)} }}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _key(key: str) -> str:
-    return key if key.replace("-", "").replace("_", "").isalnum() and key.isascii() else json.dumps(key)
