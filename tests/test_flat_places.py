@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from trainflat import flat, tasks, train
-from trainflat.flat.places import head
+from trainflat.flat.places import head, matrices
 from trainflat.flat.points import Pruned, Quantized
 from trainflat.testing.problem import equal, problem
 
@@ -190,6 +190,26 @@ def test_the_head_stays_dense_wherever_it_stands():
 
 
 # what is trained beside the model
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_gpt2s_layers_are_matrices_and_an_embedding_is_none(tied):
+    transformers = pytest.importorskip("transformers", reason="needs the extra: pip install 'trainflat[hf]'")
+    config = transformers.GPT2Config(
+        n_layer=2,
+        n_head=2,
+        n_embd=8,
+        vocab_size=16,
+        n_positions=8,
+        bos_token_id=0,
+        eos_token_id=0,
+        tie_word_embeddings=tied,
+    )
+    net = transformers.GPT2LMHeadModel(config)
+    found = matrices(net, dict(net.named_parameters()))
+    layers = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    inside = {f"transformer.h.{i}.{layer}.weight" for i in range(2) for layer in layers}
+    assert found == (inside if tied else inside | {"lm_head.weight"})
 
 
 def test_what_is_trained_beside_the_model_has_the_sum_of_the_passes_that_cram_adds_up():

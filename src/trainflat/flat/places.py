@@ -52,8 +52,13 @@ def last_layers(count: int) -> Where:
 
 
 def matrices(model: nn.Module, params: Params) -> set[str]:
-    """The weights of linear and convolutional layers: what is pruned and quantized. Embeddings, norms, biases are not."""
-    weights = {id(m.weight) for m in model.modules() if isinstance(m, MATRICES)}
+    """The weights of linear and convolutional layers: what is pruned and quantized. Embeddings, norms, biases are not.
+
+    GPT-2's ``Conv1D`` of transformers is a linear layer, too; an output layer that shares its weights with an embedding is one.
+    """
+    modules = list(model.modules())
+    embeddings = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
+    weights = {id(m.weight) for m in modules if _is_matrix(m)} - embeddings
     return {name for name, p in params.items() if id(p) in weights}
 
 
@@ -72,8 +77,14 @@ def head(model: nn.Module) -> set[int]:
             return {id(p) for m in outside for p in m.parameters(recurse=False)}
     if hasattr(getattr(model, "module", model), "base_model_prefix"):
         return set()
-    last = [m for m in model.modules() if isinstance(m, MATRICES)][-1:]
+    last = [m for m in model.modules() if _is_matrix(m)][-1:]
     return {id(p) for m in last for p in m.parameters()}
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    """Whether it is a linear or convolutional layer; transformers is not imported to know its own."""
+    kind = type(module)
+    return isinstance(module, MATRICES) or (kind.__name__, kind.__module__) == ("Conv1D", "transformers.pytorch_utils")
 
 
 def _chosen(params: Params, chosen: Iterable[nn.Parameter], what: str) -> set[str]:
