@@ -292,3 +292,21 @@ def test_a_folder_without_a_report_is_refused_and_stays_as_it_is(trainflat, tmp_
     code, _, err = trainflat("report", "model")
     assert (code, "model holds no report" in err, err.count("\n")) == (2, True, 1)
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["recipe.toml"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"), [("small-flatness", "Sharpness of the held-out loss"), ("small-rounds", "Between two")]
+)
+def test_every_table_of_a_report_is_printed_in_its_order(trainflat, folder, said):
+    """What was measured beside the metric, too: a run about flatness prints how flat its models are."""
+    from trainflat import reports
+
+    path = Path(__file__).parents[1] / "results" / folder
+    code, out, err = trainflat("report", str(path), "--arm", "Adam", "--arm", "SAM")
+    assert code == 0, err
+    rows = [row for row in reports.read_back(path)[0] if row["arm"].get("optimizer") in ("Adam", "SAM")]
+    headings = [table.heading for table in reports.tables_of(rows)]
+    assert any(heading.startswith(said) for heading in headings)
+    printed, at = " ".join(out.split()), -1
+    for heading in headings:
+        at = printed.index(heading, at + 1)

@@ -156,7 +156,7 @@ def _show(
     if as_json:
         print_json({"recipe": header.get("name"), "rows": rows, "report": page})
         return
-    for table in [*reports.every(rows), *reports.costs(rows)]:
+    for table in reports.tables_of(rows):
         print_table(table.heading, list(table.header), reports.text(table)[1:], table.note)
     for finding in reports.findings(rows):
         print(f"{finding.task}: {finding}")

@@ -30,7 +30,7 @@ from trainflat.reports.page import Header
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.sentences import findings
 
-__all__ = ["read_back", "texts_of", "write_all"]
+__all__ = ["read_back", "tables_of", "texts_of", "write_all"]
 
 
 def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path) -> list[Path]:
@@ -70,22 +70,26 @@ def texts_of(rows: Iterable[Row] | Results, header: Header) -> dict[str, str]:
     told = [f"- {text}" for text in [departure(header)] if text]
     told += [f"- {finding.task}: {finding}" for finding in findings(data)]
     told += [f"- {said}" for said in paper.claims(data)]
-    shrunk = [table for task in data.tasks for table in smaller.tables(data, task)]
-    all_tables = [
+    return {
+        "table.md": "\n".join([*told, "", *map(render.markdown, tables_of(data))]),
+        "rows.csv": to_csv(data.rows),
+        "rows.json": to_json(data.rows),
+        "run.json": to_json(header),
+    }
+
+
+def tables_of(rows: Iterable[Row] | Results) -> list[tables.Table]:
+    """Every table of a report, in its order: beside the paper, the family, smaller models, the metric, flatness, costs."""
+    data = results(rows)
+    return [
         *paper.tables(data),
         *family.tables(data),
-        *shrunk,
+        *[table for task in data.tasks for table in smaller.tables(data, task)],
         *tables.every(data),
         *how_flat(data),
         *predicts.tables(data),
         *costs(data),
     ]
-    return {
-        "table.md": "\n".join([*told, "", *map(render.markdown, all_tables)]),
-        "rows.csv": to_csv(data.rows),
-        "rows.json": to_json(data.rows),
-        "run.json": to_json(header),
-    }
 
 
 def read_back(folder: str | Path) -> tuple[list[Row], Header]:
