@@ -16,13 +16,16 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
-    """A table as wide as the terminal; 160 columns where there is none."""
+    """A table under its title and over its note, all as wide as the terminal; 160 columns where there is none."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    about = {"title": escape(title), "caption": escape(note) or None}
-    table = Table(*map(escape, header), **about, title_justify="left", header_style="bold")
+    table = Table(*map(escape, header), header_style="bold")
     for row in rows:
         table.add_row(*map(escape, row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(f"\n[bold]{escape(title)}[/bold]", highlight=False)
+    console.print(table)
+    if note:
+        console.print(f"[dim]{escape(note)}[/dim]", highlight=False)

@@ -158,6 +158,7 @@ def _show(
         return
     for table in reports.tables_of(rows):
         print_table(table.heading, list(table.header), reports.text(table)[1:], table.note)
+    print()
     for finding in reports.findings(rows):
         print(f"{finding.task}: {finding}")
     if page:
