@@ -56,6 +56,19 @@ def test_no_line_passes_under_the_names(seed):
     assert not any(hidden(box, line) for line in lines)
 
 
+def test_nor_does_a_band():
+    with style():
+        axes = Figure(figsize=(4.5, 3.1), layout="constrained").subplots()
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        (line,) = axes.plot([0, 1], [0.5, 0.5])
+        axes.fill_between([0, 1], [0, 0.4], [0.6, 0.6])  # over the lower left, not over the lower right
+        legend.place(axes, [line], ["Adam"])
+        axes.figure.draw_without_rendering()
+        box = axes.get_legend().get_window_extent().transformed(axes.transAxes.inverted())
+    assert box.x0 > 0.5
+    assert box.y1 < 0.5
+
+
 def test_many_names_stand_beside_however_free_the_panel_is():
     assert panel([[(0.4, 0.5), (0.6, 0.5)]] * legend.INSIDE).x1 < 1
     assert panel([[(0.4, 0.5), (0.6, 0.5)]] * (legend.INSIDE + 1)).x0 > 1

@@ -19,7 +19,7 @@ BESIDE = 20
 
 
 def place(axes: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """The names in the first corner of a panel through which no line passes, else beside it.
+    """The names in the first corner of a panel through which no line and no band passes, else beside it.
 
     Args:
         axes: A panel of matplotlib, with its lines and limits.
@@ -50,12 +50,15 @@ def short(label: str, most: int = 34) -> str:
 
 
 def _hides(axes: Any, legend: Any) -> bool:
-    """Whether a line of the panel passes under the legend."""
+    """Whether a line or the band around one passes under the legend."""
     _literally(legend)
     with any_letter():
         box = legend.get_window_extent()
-    paths = (line.get_path().transformed(line.get_transform()) for line in axes.lines)
-    return any(path.intersects_bbox(box, filled=False) for path in paths)
+    lines = (line.get_path().transformed(line.get_transform()) for line in axes.lines)
+    bands = (path.transformed(band.get_transform()) for band in axes.collections for path in band.get_paths())
+    return any(path.intersects_bbox(box, filled=False) for path in lines) or any(
+        path.intersects_bbox(box, filled=True) for path in bands
+    )
 
 
 def _literally(legend: Any) -> None:
