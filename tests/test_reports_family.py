@@ -118,11 +118,17 @@ def test_the_table_puts_the_furthest_first_and_says_cost_and_differences():
 def test_few_arms_are_told_pair_by_pair_and_many_are_not():
     few, many = (results(list(made(arms))) for arms in (tables.MANY, tables.MANY + 1))
     assert not family.is_family(few)
-    assert family.tables(few) == []
     assert family.leading(few, "digits") == few.arms
     assert len(tables.pairs(few.arms)) == tables.MANY - 1
     assert family.is_family(many)
     assert tables.pairs(many.arms) == []
+
+
+def test_few_arms_have_the_table_of_cost_and_reach_too_if_their_seeds_make_an_interval():
+    few = list(made(tables.MANY))
+    assert [table.task for table in family.tables(few)] == results(few).tasks
+    assert family.tables([row for row in few if row["seed"] < 2]) == []
+    assert family.tables([row for row in few if row["arm"]["rule"] == "Adam"]) == []
 
 
 def test_a_figure_of_curves_shows_the_first_two_and_the_best():

@@ -102,7 +102,7 @@ def test_the_page_has_all_that_a_reader_needs(page):
         assert text in page, text
     assert page.count('<div role="img" aria-label="accuracy of ') == 4
     assert page.count("<h1>") == 1
-    assert page.count('<figure class="table') == 12
+    assert page.count('<figure class="table') == 14
 
 
 def test_the_same_rows_give_the_same_bytes(page, tmp_path):

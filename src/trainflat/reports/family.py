@@ -1,7 +1,7 @@
-"""Many rules side by side: what each costs, and how far its model can be pruned before a point is lost against plain training.
+"""Rules side by side: what each costs, and how far its model can be pruned before a point is lost against plain training.
 
-From nine arms on, a report tells this instead of setting every arm against the first: the first arm is the reference (plain
-training), the second the peer to beat (SAM).
+The first arm is the reference (plain training), the second the peer to beat (SAM). There is a table of two arms or more if there
+are seeds enough for an interval; from nine arms on, a family, a report tells this instead of setting every arm against the first.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainflat.reports.reach import VARIANT, Reach, reach
+from trainflat.reports.reach import FEWEST, VARIANT, Reach, reach
 from trainflat.reports.rows import Results, Row, percent, results
 from trainflat.reports.stats import compare, summary
 from trainflat.reports.tables import MANY, MISSING, Table, axis, bounds, plus_minus, points, signed
@@ -79,10 +79,16 @@ def leading(rows: Iterable[Row] | Results, task: str) -> list[str]:
 
 
 def tables(rows: Iterable[Row] | Results) -> list[Table]:
-    """One for each task of a family; none where the arms are few."""
+    """One for each task on which arms were pruned in one shot; of few arms only with the seeds that an interval takes."""
     data = results(rows)
-    found = [table(data, task) for task in data.tasks] if is_family(data) else []
+    tasks = data.tasks if is_family(data) else [task for task in data.tasks if _comparable(data, task)]
+    found = [table(data, task) for task in tasks]
     return [one for one in found if one is not None]
+
+
+def _comparable(data: Results, task: str) -> bool:
+    found = [far for arm in data.arms if (far := reach(data, task, arm))]
+    return len(found) > 1 and found[0].n >= FEWEST
 
 
 def table(rows: Iterable[Row] | Results, task: str) -> Table | None:
