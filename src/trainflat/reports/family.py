@@ -78,17 +78,17 @@ def leading(rows: Iterable[Row] | Results, task: str) -> list[str]:
     return [*data.arms[:2], *(arm for arm in data.arms if arm in best)]
 
 
-def tables(rows: Iterable[Row] | Results) -> list[Table]:
-    """One for each task on which arms were pruned in one shot; of few arms only with the seeds that an interval takes."""
+def tables(rows: Iterable[Row] | Results, *, only: str | None = None) -> list[Table]:
+    """One for each task, or for ``only`` one, on which arms were pruned in one shot; of few arms only with the seeds that an
+    interval takes."""
     data = results(rows)
-    tasks = data.tasks if is_family(data) else [task for task in data.tasks if _comparable(data, task)]
+    tasks = [task for task in data.tasks if only in (None, task) and (is_family(data) or _comparable(data, task))]
     found = [table(data, task) for task in tasks]
     return [one for one in found if one is not None]
 
 
 def _comparable(data: Results, task: str) -> bool:
-    found = [far for arm in data.arms if (far := reach(data, task, arm))]
-    return len(found) > 1 and found[0].n >= FEWEST
+    return len(ranked(data, task)) > 1 and len(kept(data, task, data.arms[0])) >= FEWEST
 
 
 def table(rows: Iterable[Row] | Results, task: str) -> Table | None:

@@ -169,7 +169,7 @@ def _task(data: Results, header: Header, task: str, prefix: str) -> str:
     panels = f'<div class="panels">{figures}</div>' if figures else ""
     front = front_page.section(data, header, task, f"{prefix}-front")
     of_family = _family(data, task, f"{prefix}-family")
-    listed = [*family.tables(data), *smaller.tables(data, task), *tables.every(data)]
+    listed = [*family.tables(data, only=task), *smaller.tables(data, task), *tables.every(data)]
     of_task = [table for table in listed if table.task == task]
     told = "".join(map(render.html, of_task)) + mistakes.html(data, task, header.get("chosen"))
     return f'<p class="about">{words}</p>{of_family}{front}{panels}{told}'

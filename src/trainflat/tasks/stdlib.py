@@ -136,18 +136,17 @@ def _absent(what: str) -> str:
 def _read(root: Path) -> Read:
     """From the cache, if it holds what these very files gave to this very module, else from the sources."""
     files = [Path(__file__), *(path for found in _sources(root).values() for path in found)]
-    states = [f"{path} {(state := path.stat()).st_size} {state.st_mtime_ns}" for path in files]
-    state = hashlib.sha256("\n".join([platform.python_version(), *states]).encode()).hexdigest()
-    path = cache_folder() / "docstrings" / f"{state[:32]}.json"
+    states = [path.stat() for path in files]
+    listing = [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in zip(files, states, strict=True)]
+    name = hashlib.sha256("\n".join([platform.python_version(), *listing]).encode()).hexdigest()[:32]
+    kept = cache_folder() / "docstrings" / f"{name}.json"
     try:
-        areas = json.loads(path.read_text(encoding="utf-8"))
+        areas = json.loads(kept.read_text(encoding="utf-8"))
         return tuple((area, {t: tuple(Function(*f) for f in behind) for t, behind in found}) for area, found in areas)
     except (OSError, ValueError, TypeError):
         read = _parsed(root)  # not kept, or not readable
-    plain = [
-        [area, [[t, [[f.arguments, f.returns] for f in behind]] for t, behind in found.items()]] for area, found in read
-    ]
-    keep(path, lambda part: part.write_text(json.dumps(plain), encoding="utf-8"))
+    plain = [(area, [(t, [(f.arguments, f.returns) for f in behind]) for t, behind in of.items()]) for area, of in read]
+    keep(kept, lambda part: part.write_text(json.dumps(plain), encoding="utf-8"))
     return read
 
 
