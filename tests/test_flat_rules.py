@@ -21,7 +21,7 @@ from trainflat.flat.metrics import adaptive
 from trainflat.flat.points import Pruned, Quantized
 from trainflat.flat.radius import Smooth
 from trainflat.flat.when import From, HighNorm
-from trainflat.testing.problem import equal, problem
+from trainflat.testing.problem import Counted, equal, problem, trainable
 
 INF = math.inf
 
@@ -252,3 +252,16 @@ def test_a_composition_without_a_name_obeys_the_laws():
 
     testing.check_gradient(mine, parts=True)
     assert deepcopy(mine()) is not None
+
+
+@pytest.mark.parametrize("made", [partial(flat.compose, 0.1, combine=Summed())])
+def test_zeros_that_a_closure_writes_over_the_gradients_to_be_added_to_are_an_error(made):
+    net, batch = problem()
+    closure = Counted(net, batch, clears=True).given(parts=True)
+    net.zero_grad = partial(nn.Module.zero_grad, net, set_to_none=False)
+    before = train.snapshot(net)
+    with pytest.raises(
+        TypeError, match="the closure fills them with zeros first: clear them before the rule is called"
+    ):
+        made()(closure, trainable(net), 0.0)
+    assert equal(before, train.snapshot(net))

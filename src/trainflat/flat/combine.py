@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from trainflat.flat.choices import Choice, as_gradient, check
 from trainflat.flat.metrics import Tensors, norm
 from trainflat.types import Params
 
-__all__ = ["Decomposed", "Replace", "Reused", "Summed", "TwoSided", "add_up", "put_aside"]
+__all__ = ["Decomposed", "Replace", "Reused", "Summed", "TwoSided", "add_pass", "add_up", "put_aside"]
 
 
 class Replace(Choice):
@@ -125,6 +127,51 @@ def add_up(trained: Sequence[nn.Parameter], kept: Sequence[Tensor | None]) -> No
     for p, gradient in zip(trained, kept, strict=True):
         if gradient is not None:
             p.grad = gradient if p.grad is None else p.grad.add_(gradient)
+
+
+def add_pass(
+    trained: Sequence[nn.Parameter], kept: Sequence[Tensor | None], run: Callable[[], Float[Tensor, ""]]
+) -> Float[Tensor, ""]:
+    """Run a pass and add its gradients to ``kept``, where those lie: no copy, unless the closure sets them to None first.
+
+    Raises:
+        TypeError: If the closure fills the gradients with zeros first, and with them what is kept.
+    """
+    for p, gradient in zip(trained, kept, strict=True):
+        p.grad = gradient
+    with _none_zeroed([p for p in trained if p.grad is not None]):
+        loss = run()
+    with torch.no_grad():
+        for p, gradient in zip(trained, kept, strict=True):
+            if gradient is not None and p.grad is not gradient:
+                p.grad = gradient if p.grad is None else gradient.add_(p.grad)
+    return loss
+
+
+@contextmanager
+def _none_zeroed(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Meanwhile a backward pass raises if it finds the gradients filled with zeros."""
+    if not parameters:
+        yield
+        return
+    one = min(parameters, key=torch.Tensor.numel)  # its version would not do: gradients may be views of one memory
+    lies = one.grad
+    assert lies is not None
+    said = lies.any()
+
+    def look(_: Tensor) -> None:
+        hook.remove()  # the first gradient that arrives finds them as the closure left them
+        if one.grad is lies and said and not lies.any():
+            raise TypeError(
+                "this rule adds to the gradients of its pass before, and the closure fills them with zeros first: clear "
+                "them before the rule is called, or set them to None, as zero_grad() does by itself"
+            )
+
+    hook = one.register_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _pairs(params: Params, first: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:

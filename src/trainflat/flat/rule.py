@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainflat.flat.ascent import ThisBatch
 from trainflat.flat.choices import Choice, model_of
-from trainflat.flat.combine import Replace, add_up, put_aside
+from trainflat.flat.combine import Replace, add_pass, add_up, put_aside
 from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2, norm
 from trainflat.flat.moving import at, random_state, rooms, set_random_state, without_zeros
@@ -124,9 +124,8 @@ class Rule:
         there = partial(self._pass_at, closure, params, moved, streams, step)
         beside = list(getattr(closure, "beside", ()))  # never moved, but it has gradients
         if self.combine.sums:  # the second gradient is added to the first where it lies
-            kept = put_aside(beside)
-            second = there()
-            add_up(beside, kept)
+            trained = [*params.values(), *beside]
+            second = add_pass(trained, [p.grad for p in trained], there)
             self._watch(loss, second, factor, length)
         else:
             if not (self.combine.keeps or self.radius.learns):

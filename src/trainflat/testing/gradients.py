@@ -40,6 +40,8 @@ def check_gradient(rule: Rule, *, parts: bool = False, large_batch: bool = True)
     8. If it has an option ``rho``: with ``rho=0`` it is ``flat.plain`` bit for bit, random stream included.
     9. Called inside ``torch.autocast`` it gives, bit for bit, what it gives with a closure that is in autocast itself.
     10. After a batch whose loss is not finite, on which no step is taken, the next step's gradients are finite.
+    11. With a closure that clears the gradients first, as torch's own are, it gives what it gives with one that leaves that to
+        the loop.
 
     Args:
         rule: The factory, such as `flat.sam`; called anew for each law, since a rule may have memory. Give options with
@@ -69,6 +71,7 @@ def check_gradient(rule: Rule, *, parts: bool = False, large_batch: bool = True)
             _bears_frozen_and_unused(rule, parts, steps)
             _bears_a_zero_gradient(rule, parts, steps)
             _is_itself_in_autocast(rule, parts, steps)
+            _bears_a_closure_that_clears(rule, parts, steps)
         _recovers(rule, parts)
         if "rho" in inspect.signature(rule).parameters:
             _is_plain_without_radius(rule, parts)
@@ -203,6 +206,16 @@ def _is_itself_in_autocast(rule: Rule, parts: bool, steps: int) -> None:
             loss = gradient(closure, trainable(net), 0.0)
         found.append([loss, *(p.grad for p in net.parameters())])
     law(same(*found), f"called inside autocast a rule gives what it gives with autocast inside (step {steps + 1})")
+
+
+def _bears_a_closure_that_clears(rule: Rule, parts: bool, steps: int) -> None:
+    found = []
+    for clears in (False, True):
+        net, batch = problem()
+        gradient = _begun(rule, net, batch, parts, steps)
+        loss = gradient(Counted(net, batch, clears=clears).given(parts), trainable(net), 0.0)
+        found.append([loss, *(p.grad for p in net.parameters())])
+    law(same(*found), f"a closure may clear the gradients first: other gradients in step {steps + 1}")
 
 
 def _recovers(rule: Rule, parts: bool) -> None:

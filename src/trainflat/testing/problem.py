@@ -24,12 +24,20 @@ class Stopped(Exception):
 
 class Counted:
     """A closure over one batch that counts its passes and raises `Stopped` in the one numbered ``fails_in``; with ``low``
-    each pass is in bfloat16 by autocast."""
+    each pass is in bfloat16 by autocast, and with ``clears`` it clears the gradients first."""
 
     def __init__(
-        self, net: nn.Module, batch: Batch, *, fails_in: int | None = None, factor: float = 1.0, low: bool = False
+        self,
+        net: nn.Module,
+        batch: Batch,
+        *,
+        fails_in: int | None = None,
+        factor: float = 1.0,
+        low: bool = False,
+        clears: bool = False,
     ):
-        self.net, self.batch, self.fails_in, self.factor, self.low, self.passes = net, batch, fails_in, factor, low, 0
+        self.net, self.batch, self.fails_in, self.factor = net, batch, fails_in, factor
+        self.low, self.clears, self.passes = low, clears, 0
 
     def __call__(self, batch: Batch | None = None, share: float = 1.0) -> Tensor:
         self._count()
@@ -51,6 +59,8 @@ class Counted:
         self.passes += 1
         if self.passes == self.fails_in:
             raise Stopped
+        if self.clears:
+            self.net.zero_grad()
 
     def given(self, parts: bool) -> Any:
         """The plain function that a rule has to make do with, or one with ``part``, ``pieces``, ``losses`` and ``model`` for a
