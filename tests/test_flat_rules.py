@@ -265,3 +265,18 @@ def test_zeros_that_a_closure_writes_over_the_gradients_to_be_added_to_are_an_er
     ):
         made()(closure, trainable(net), 0.0)
     assert equal(before, train.snapshot(net))
+
+
+def test_what_is_trained_beside_the_model_gets_the_same_combination_of_gradients():
+    w, beside = nn.Parameter(torch.tensor([1.0])), nn.Parameter(torch.tensor([0.0]))
+
+    def closure():
+        loss = (w**2 / 2 + w * beside).sum()
+        loss.backward()
+        return loss.detach()
+
+    closure.beside = [beside]
+    for rule, expected in ((flat.bilateral_sam(0.25), 1.25 + 1.0 - 0.75), (flat.compose(0.25, combine=Summed()), 2.25)):
+        w.grad = beside.grad = None
+        rule(closure, {"w": w}, 0.0)
+        assert beside.grad.tolist() == w.grad.tolist() == [expected]

@@ -29,8 +29,8 @@ class Replace(Choice):
     def finish(self, params: Params, first: dict[str, Tensor]) -> None:
         """Make the result from ``first`` and the last gradients in ``p.grad``."""
 
-    def between(self, params: Params, first: dict[str, Tensor]) -> None:
-        """Between a second and a third pass, for those that go ``back``."""
+    def turn(self, trained: Sequence[nn.Parameter]) -> None:
+        """Before a third pass and after it, for those that go ``back``."""
 
     def skipped(self, params: Params) -> None:
         """Make the result of a step that stayed at the weights."""
@@ -96,21 +96,15 @@ class Reused(Replace):
 
 
 class TwoSided(Replace):
-    """g(there) + g(w) - g(back), with ``back`` as far on the other side of the weights."""
+    """g(there) + g(w) - g(back), with ``back`` as far on the other side of the weights: the third gradient is added to the
+    negative sum of the first two."""
 
-    keeps = back = True
-
-    @torch.no_grad()
-    def between(self, params: Params, first: dict[str, Tensor]) -> None:
-        """Keep g(w) + g(there) where g(w) was."""
-        before, after = _pairs(params, first)
-        torch._foreach_add_(before, after)
+    sums = back = True
 
     @torch.no_grad()
-    def finish(self, params: Params, first: dict[str, Tensor]) -> None:
-        both, behind = _pairs(params, first)
-        torch._foreach_neg_(behind)
-        torch._foreach_add_(behind, both)
+    def turn(self, trained: Sequence[nn.Parameter]) -> None:
+        """The negative of the gradients, before the third pass and after it."""
+        torch._foreach_neg_([p.grad for p in trained if p.grad is not None])
 
 
 def put_aside(trained: Sequence[nn.Parameter]) -> list[Tensor | None]:

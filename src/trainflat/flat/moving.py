@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainflat.types import Params
 
-__all__ = ["at", "random_state", "rooms", "set_random_state", "without_zeros"]
+__all__ = ["at", "random_state", "rooms", "set_random_state", "turn_back", "without_zeros"]
 
 
 def rooms(params: Params, kept: dict[str, Tensor]) -> list[Tensor]:
@@ -44,6 +44,13 @@ def at(params: Params, moved: Mapping[str, Tensor]) -> Iterator[None]:
         for name, here in own.items():
             params[name].data = here
         torch.clear_autocast_cache()
+
+
+@torch.no_grad()
+def turn_back(params: Params, moved: Mapping[str, Tensor]) -> None:
+    """From each point ``moved`` to, as far on the other side of the weights: w - (there - w), in its place."""
+    for name, there in moved.items():
+        there.sub_(params[name]).neg_().add_(params[name])
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from trainflat.flat.choices import Choice, model_of
 from trainflat.flat.combine import Replace, add_pass, add_up, put_aside
 from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2, norm
-from trainflat.flat.moving import at, random_state, rooms, set_random_state, without_zeros
+from trainflat.flat.moving import at, random_state, rooms, set_random_state, turn_back, without_zeros
 from trainflat.flat.others import Others
 from trainflat.flat.places import Where
 from trainflat.flat.points import Pruned, Quantized, compressed
@@ -122,23 +122,23 @@ class Rule:
             if not self.direction.fresh:
                 return self._stay(self.examples.alone(closure, params, step), params)
         there = partial(self._pass_at, closure, params, moved, streams, step)
-        beside = list(getattr(closure, "beside", ()))  # never moved, but it has gradients
+        trained = [*params.values(), *getattr(closure, "beside", ())]  # the latter never move, but have gradients
         if self.combine.sums:  # the second gradient is added to the first where it lies
-            trained = [*params.values(), *beside]
             second = add_pass(trained, [p.grad for p in trained], there)
             self._watch(loss, second, factor, length)
+            if self.combine.back:
+                turn_back(params, moved)
+                self.combine.turn(trained)
+                add_pass(trained, [p.grad for p in trained], there)
+                self.combine.turn(trained)
         else:
             if not (self.combine.keeps or self.radius.learns):
                 vectors.clear()  # and with the next line its memory is free before the second pass needs it
-            put_aside([*params.values(), *beside])
+            put_aside(trained)
             self.combine.begin()
             second = there()
             self._watch(loss, second, factor, length)
             self.radius.learn(params, vectors, factor, length)
-            if self.combine.back:
-                self._turn_back(params, vectors, moved, factor)
-                put_aside([*params.values(), *beside])
-                there()
             self.combine.finish(params, vectors)
         return second if loss is None else loss
 
@@ -147,12 +147,6 @@ class Rule:
         if first is not None and length > 0:
             measured = self.direction.whole and self.point is None
             self.radius.watch(first, second if measured else first + factor * length**2)
-
-    @torch.no_grad()
-    def _turn_back(self, params: Params, vectors: dict[str, Tensor], moved: dict[str, Tensor], factor: float) -> None:
-        for name, vector in vectors.items():
-            torch.add(params[name], vector, alpha=-factor, out=moved[name])
-        self.combine.between(params, vectors)
 
     def _stay(self, loss: Float[Tensor, ""], params: Params) -> Float[Tensor, ""]:
         self.combine.skipped(params)
