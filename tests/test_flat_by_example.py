@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainflat import compress, flat, testing, train
-from trainflat.flat.ascent import Drawn, Momentum, fill_with_noise
+from trainflat.flat.ascent import Drawn, Momentum
+from trainflat.flat.draws import fill_with_noise
 from trainflat.flat.examples import Private, Sharpest
 from trainflat.flat.metrics import adaptive
 from trainflat.flat.when import Every

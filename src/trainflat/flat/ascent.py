@@ -10,10 +10,9 @@ from torch import Tensor
 
 from trainflat.flat.choices import Choice, as_gradient, chance, check
 from trainflat.flat.metrics import Tensors
-from trainflat.train.seeds import derive
 from trainflat.types import Params
 
-__all__ = ["Drawn", "LastGradient", "Momentum", "Noise", "Part", "ThisBatch", "Unfamiliar", "fill_with_noise"]
+__all__ = ["Drawn", "LastGradient", "Momentum", "Part", "ThisBatch", "Unfamiliar"]
 
 
 class ThisBatch(Choice):
@@ -154,27 +153,3 @@ class Momentum(LastGradient):
                     self.memory[name] = (1 - self.decay) * p.grad
                 else:
                     kept.lerp_(p.grad, 1 - self.decay)
-
-
-class Noise(ThisBatch):
-    """Gaussian noise, drawn anew for each step from (seed, step): the same after resuming, and in every process."""
-
-    fresh, whole, remembers = False, False, True
-
-    def __init__(self, seed: int = 0):
-        super().__init__()
-        self.seed = seed
-
-    def vectors(self, params: Params, step: int) -> dict[str, Tensor]:
-        drawn = {name: torch.empty_like(p.data) for name, p in params.items()}
-        fill_with_noise(drawn, derive("flat noise", self.seed, step))
-        return {name: as_gradient(params[name], z) for name, z in drawn.items()}
-
-
-def fill_with_noise(tensors: Mapping[str, Tensor], seed: int) -> None:
-    """Independent numbers of the standard normal distribution, in the order of the tensors."""
-    streams = {device: torch.Generator(device) for device in {x.device for x in tensors.values()}}
-    for stream in streams.values():
-        stream.manual_seed(seed)
-    for x in tensors.values():
-        x.normal_(generator=streams[x.device])

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trainflat.flat.ascent import fill_with_noise
 from trainflat.flat.choices import Choice, as_gradient, check
 from trainflat.flat.combine import put_aside
+from trainflat.flat.draws import fill_with_noise
 from trainflat.flat.metrics import norm
 from trainflat.flat.moving import at, random_state, rooms, set_random_state
 from trainflat.train.seeds import derive

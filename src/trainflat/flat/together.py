@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainflat.flat.ascent import Noise, ThisBatch
+from trainflat.flat.ascent import ThisBatch
 from trainflat.flat.auto import Auto
 from trainflat.flat.combine import Replace
+from trainflat.flat.draws import Noise
 from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2
 
