@@ -16,15 +16,21 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
-    """A table under its title and over its note, all as wide as the terminal; 160 columns where there is none."""
+    """A table under its title and over its note, all as wide as the terminal; 160 columns where there is none.
+
+    Where it is too narrow, intervals stand below their values.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*map(escape, header), header_style="bold")
-    for row in rows:
-        table.add_row(*map(escape, row))
     console = Console(width=None if sys.stdout.isatty() else 160)
+    for before_interval in (" [", "\n["):
+        table = Table(*map(escape, header), header_style="bold")
+        for row in rows:
+            table.add_row(*(escape(cell.replace(" [", before_interval)) for cell in row))
+        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
+            break
     console.print(f"\n[bold]{escape(title)}[/bold]", highlight=False)
     console.print(table)
     if note:

@@ -1,0 +1,27 @@
+"""Tables in a terminal."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from trainflat.cli.printing import print_table
+
+WIDE = [["stale_cram", *["−15.0 [−50.3, 6.5]"] * columns] for columns in (2, 9)]
+
+
+@pytest.mark.parametrize(("row", "lines"), [(WIDE[0], 1), (WIDE[1], 2)])
+def test_an_interval_is_in_one_line_beside_its_value_or_below_it(row, lines, capsys):
+    print_table("A table", ["rule", *["− Adam"] * (len(row) - 1)], [row], note="A note.")
+    out = capsys.readouterr().out.splitlines()
+    filled = [line for line in out if line.startswith("│")]
+    assert len(filled) == lines
+    assert len(re.findall(r"\[−50\.3, 6\.5\]", filled[-1])) == len(row) - 1
+    assert max(map(len, out)) <= 160
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(capsys):
+    print_table("[bold] title", ["[x]"], [["a [b, c]"]], note="[dim]")
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("[bold] title", "[x]", "a [b, c]", "[dim]"))
