@@ -133,7 +133,7 @@ def add_pass(
     """
     for p, gradient in zip(trained, kept, strict=True):
         p.grad = gradient
-    with _none_zeroed([p for p in trained if p.grad is not None]):
+    with _none_zeroed([p for p in trained if p.grad is not None and p.requires_grad]):
         loss = run()
     with torch.no_grad():
         for p, gradient in zip(trained, kept, strict=True):
