@@ -123,20 +123,17 @@ def add_up(trained: Sequence[nn.Parameter], kept: Sequence[Tensor | None]) -> No
             p.grad = gradient if p.grad is None else p.grad.add_(gradient)
 
 
-def add_pass(
-    trained: Sequence[nn.Parameter], kept: Sequence[Tensor | None], run: Callable[[], Float[Tensor, ""]]
-) -> Float[Tensor, ""]:
-    """Run a pass and add its gradients to ``kept``, where those lie: no copy, unless the closure sets them to None first.
+def add_pass(trained: Sequence[nn.Parameter], run: Callable[[], Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    """Run a pass and add its gradients to those there are, where they lie: no copy, unless the closure sets them to None first.
 
     Raises:
         TypeError: If the closure fills the gradients with zeros first, and with them what is kept.
     """
-    for p, gradient in zip(trained, kept, strict=True):
-        p.grad = gradient
+    there_are = [p.grad for p in trained]
     with _none_zeroed([p for p in trained if p.grad is not None and p.requires_grad]):
         loss = run()
     with torch.no_grad():
-        for p, gradient in zip(trained, kept, strict=True):
+        for p, gradient in zip(trained, there_are, strict=True):
             if gradient is not None and p.grad is not gradient:
                 p.grad = gradient if p.grad is None else gradient.add_(p.grad)
     return loss

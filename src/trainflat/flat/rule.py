@@ -124,12 +124,12 @@ class Rule:
         there = partial(self._pass_at, closure, params, moved, streams, step)
         trained = [*params.values(), *getattr(closure, "beside", ())]  # the latter never move, but have gradients
         if self.combine.sums:  # the second gradient is added to the first where it lies
-            second = add_pass(trained, [p.grad for p in trained], there)
+            second = add_pass(trained, there)
             self._watch(loss, second, factor, length)
             if self.combine.back:
                 turn_back(params, moved)
                 self.combine.turn(trained)
-                add_pass(trained, [p.grad for p in trained], there)
+                add_pass(trained, there)
                 self.combine.turn(trained)
         else:
             if not (self.combine.keeps or self.radius.learns):
