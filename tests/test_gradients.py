@@ -12,6 +12,7 @@ from torch import nn
 from trainflat import flat, testing, train
 from trainflat.compress import Mask
 from trainflat.flat import by_example, cheap, compressed, gradients, variants
+from trainflat.testing.problem import Counted, problem, trainable
 
 RULES = {
     name: rule
@@ -373,3 +374,36 @@ def test_a_negative_eta_is_refused():
 def test_a_wrong_word_for_dropout_is_refused(rule):
     with pytest.raises(ValueError, match="dropout must be 'fresh' or 'replay', got 'same'"):
         rule(dropout="same")
+
+
+def _forgets_backward(net, batch):
+    return lambda: train.cross_entropy(net, batch)
+
+
+def _gives_a_number(net, batch):
+    return lambda: Counted(net, batch)().item()
+
+
+@pytest.mark.parametrize("rule", [flat.plain(), flat.sam(), flat.stale_sam(), flat.gsam()])
+def test_what_cannot_be_a_step_is_a_sentence(rule):
+    net, batch = problem()
+    params = trainable(net)
+    for given in (list(net.parameters()), net.parameters()):
+        with pytest.raises(TypeError, match=r"takes the parameters by name, dict\(model.named_parameters\(\)\); this is a"):
+            rule(Counted(net, batch), given, 0.0)
+    with pytest.raises(ValueError, match=r"none of the parameters has a gradient: it has to run loss.backward\(\)"):
+        rule(_forgets_backward(net, batch), params, 0.0)
+    with pytest.raises(TypeError, match="returns the loss, a 0-d tensor; this one returned float"):
+        rule(_gives_a_number(net, batch), params, 0.0)
+
+
+@pytest.mark.parametrize("rule", [flat.plain(), flat.sam(), flat.bilateral_sam()])
+def test_a_closure_may_return_the_loss_with_its_graph_as_torch_s_own_do(rule):
+    net, batch = problem()
+
+    def closure():
+        loss = train.cross_entropy(net, batch)
+        loss.backward()
+        return loss
+
+    assert not rule(closure, trainable(net), 0.0).requires_grad

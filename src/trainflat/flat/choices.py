@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from trainflat.train.seeds import derive
+from trainflat.types import Params
 
-__all__ = ["Choice", "as_gradient", "chance", "check", "model_of"]
+__all__ = ["Choice", "as_gradient", "chance", "check", "check_filled", "check_named", "model_of", "run_pass"]
 
 
 class Choice:
@@ -77,6 +79,37 @@ def check(name: str, value: float, low: float, high: float) -> None:
     """Raise the ValueError of an argument out of [low, high]."""
     if not low <= value <= high:
         raise ValueError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
+
+
+def run_pass(closure: Any) -> Float[Tensor, ""]:
+    """Forward and backward; the loss without its graph, so that no activation outlives the pass.
+
+    Raises:
+        TypeError: If the closure returns something else.
+    """
+    loss = closure()
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"a closure runs forward and backward and returns the loss, a 0-d tensor; this one returned {type(loss).__name__}"
+        )
+    return loss.detach()
+
+
+def check_named(params: Any) -> None:
+    """Raise the TypeError of parameters without names, such as ``model.parameters()``."""
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            f"a rule takes the parameters by name, dict(model.named_parameters()); this is a {type(params).__name__}"
+        )
+
+
+def check_filled(closure: Any, params: Params) -> None:
+    """Raise the ValueError of a closure after which no parameter has a gradient, so that a step would do nothing."""
+    if params and all(p.grad is None for p in params.values()) and not len(getattr(closure, "beside", ())):
+        raise ValueError(
+            "after the closure none of the parameters has a gradient: it has to run loss.backward(), on a loss of the model "
+            "whose parameters these are"
+        )
 
 
 def model_of(closure: Any, why: str) -> nn.Module:

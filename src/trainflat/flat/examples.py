@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trainflat.flat.choices import Choice, as_gradient, check
+from trainflat.flat.choices import Choice, as_gradient, check, run_pass
 from trainflat.flat.combine import put_aside
 from trainflat.flat.draws import fill_with_noise
 from trainflat.flat.metrics import norm
@@ -32,15 +32,15 @@ class Alike(Choice):
 
     def alone(self, closure: Any, params: Params, step: int) -> Float[Tensor, ""]:
         """The only pass of a step, which stays at the weights."""
-        return closure()
+        return run_pass(closure)
 
     def first(self, closure: Any, params: Params, step: int, kept: dict[str, Tensor]) -> Float[Tensor, ""]:
         """The pass at the weights; ``kept`` has room for one copy of them."""
-        return closure()
+        return run_pass(closure)
 
     def last(self, closure: Any, params: Params, step: int) -> Float[Tensor, ""]:
         """The pass at the point that was reached."""
-        return closure()
+        return run_pass(closure)
 
 
 class Sharpest(Alike):
@@ -60,7 +60,7 @@ class Sharpest(Alike):
 
     def first(self, closure: Any, params: Params, step: int, kept: dict[str, Tensor]) -> Float[Tensor, ""]:
         if self.share == 1:
-            return closure()
+            return run_pass(closure)
         _check_losses(closure)
         self._streams = random_state(params)
         self._before = closure.losses(torch.ones(closure.count))
@@ -68,7 +68,7 @@ class Sharpest(Alike):
 
     def last(self, closure: Any, params: Params, step: int) -> Float[Tensor, ""]:
         if self.share == 1:
-            return closure()
+            return run_pass(closure)
         after = _forward(closure, params, self._streams)
         rise, count = after - self._before, len(after)
         chosen = rise.topk(max(1, round(self.share * count))).indices
@@ -137,7 +137,7 @@ class Private(Alike):
 
     def alone(self, closure: Any, params: Params, step: int) -> Float[Tensor, ""]:
         if self.clip == math.inf:  # and then there is no noise
-            return closure()
+            return run_pass(closure)
         _check_losses(closure)
         if len(getattr(closure, "beside", ())):
             raise ValueError(

@@ -6,11 +6,15 @@ micro-batches, if gradients are accumulated) and returns the loss. On return eve
 
 from __future__ import annotations
 
+from jaxtyping import Float
+from torch import Tensor
+
+from trainflat.flat.choices import check_filled, check_named, run_pass
 from trainflat.flat.compose import compose
 from trainflat.flat.metrics import adaptive
 from trainflat.flat.radius import Radius
 from trainflat.flat.rule import Dropout
-from trainflat.types import Gradient
+from trainflat.types import Closure, Gradient, Params
 
 __all__ = ["asam", "plain", "sam"]
 
@@ -25,7 +29,14 @@ def plain() -> Gradient:
         >>> plain()(closure, {"w": w}, 0.0), w.grad
         (tensor(1.), tensor([2.]))
     """
-    return lambda closure, params, t: closure()
+
+    def rule(closure: Closure, params: Params, t: float) -> Float[Tensor, ""]:
+        check_named(params)
+        loss = run_pass(closure)
+        check_filled(closure, params)
+        return loss
+
+    return rule
 
 
 def sam(rho: Radius = 0.05, *, eps: float = 1e-12, dropout: Dropout = "fresh") -> Gradient:

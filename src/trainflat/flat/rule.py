@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trainflat.flat.ascent import ThisBatch
-from trainflat.flat.choices import Choice, model_of
+from trainflat.flat.choices import Choice, check_filled, check_named, model_of
 from trainflat.flat.combine import Replace, add_pass, add_up, put_aside
 from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2, norm
@@ -62,6 +62,7 @@ class Rule:
 
     def __call__(self, closure: Closure, params: Params, t: float) -> Float[Tensor, ""]:
         """One step: fill the gradients, return the loss."""
+        check_named(params)
         step, self.steps = self.steps, self.steps + 1
         self.radius.see(params)
         if self.radius.at(t) == 0:
@@ -70,6 +71,7 @@ class Rule:
             loss = self._step(closure, params, t, step)
         else:
             loss = self._piece_by_piece(closure, params, t, step)
+        check_filled(closure, params)
         self.direction.see(params, self._room)
         self._others.see(params)
         return loss
