@@ -99,6 +99,10 @@ def _leaves_the_weights(rule: Rule, dtype: torch.dtype, parts: bool, steps: int)
     law(not loss.requires_grad, "a rule returns a loss without a graph")
     for name, p in net.named_parameters():
         law(p.grad is not None and p.grad.isfinite().all(), f"a rule fills every gradient: not that of {name!r}")
+    law(
+        any(p.grad.any() for p in net.parameters() if p.grad is not None),
+        "a rule fills the gradients with more than zeros",
+    )
     for fails_in in range(1, closure.passes + 1):
         net, batch = problem(dtype)
         gradient = _begun(rule, net, batch, parts, steps)
