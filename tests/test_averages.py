@@ -106,3 +106,14 @@ def test_a_value_that_cannot_be_is_told(make, said):
     with pytest.raises(ValueError) as error:
         make()
     assert said in str(error.value)
+
+
+def test_an_average_of_other_parameters_is_not_applied():
+    one, other, average = nn.Linear(4, 1), nn.Linear(4, 3), flat.ema()
+    average(dict(one.named_parameters()), 1.0)
+    with pytest.raises(ValueError, match=r"weight has shape \(3, 4\) in the model, \(1, 4\) in the average"):
+        average.apply_to(other)
+    with pytest.raises(
+        ValueError, match="of other parameters, such as 'weight': show it the names.*such as '0.weight'"
+    ):
+        average.apply_to(nn.Sequential(one))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from importlib import import_module
 from itertools import count, repeat
 
@@ -411,3 +412,23 @@ def test_a_group_that_is_not_scheduled_keeps_its_rate():
         )
     ]
     assert rates == [[1.0, 0.5], [0.75, 0.5], [0.5, 0.5], [0.25, 0.5]]
+
+
+def test_an_optimizer_of_another_copy_of_the_model_is_refused():
+    net, batch = problem()
+    adam = torch.optim.Adam(deepcopy(net).parameters())
+    with pytest.raises(ValueError, match="has none of the model's parameters.*Make it last, from model.parameters"):
+        train.fit(net, train.cross_entropy, [batch], adam, steps=1)
+
+
+@pytest.mark.parametrize("clip", [0, -1.0, float("nan")])
+def test_a_norm_that_nothing_can_have_is_refused(clip):
+    net, batch = problem()
+    with pytest.raises(ValueError, match="clip is the largest norm of the gradient and must be above 0"):
+        train.fit(net, train.cross_entropy, [batch], torch.optim.SGD(net.parameters(), lr=0.1), steps=1, clip=clip)
+
+
+def test_a_state_that_is_the_model_s_own_memory_is_not_restored():
+    net, _ = problem()
+    with pytest.raises(ValueError, match="the model's own memory.*train.snapshot"):
+        train.restore(net, net.state_dict())

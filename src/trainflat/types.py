@@ -46,6 +46,10 @@ class Closure(Protocol):
 class Gradient(Protocol):
     """Where the gradient is taken: fills ``p.grad`` and leaves every weight bit for bit as it was.
 
+    ``params`` are all parameters that are trained, by name; frozen ones are left alone, and a rule that moves some alone chooses
+    among them. What is trained and not there belongs into ``closure.beside``, or the gradients of all passes add up in it.
+    ``t`` is the progress of the run, in [0, 1].
+
     Called where one would call ``backward``, once a step, with no gradients there before (or with a closure that clears them,
     as torch's are): micro-batches belong into the closure, since what was there would be taken for a part of the direction.
     A rule with memory has ``state_dict`` and ``load_state_dict``.

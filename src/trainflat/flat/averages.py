@@ -127,11 +127,25 @@ class _Mean:
         self.count += 1
 
     def apply_to(self, model: nn.Module) -> None:
-        """Copy the average into the model; what it never saw stays."""
+        """Copy the average into the model; what it never saw stays, such as a frozen layer.
+
+        Raises:
+            ValueError: If a shape differs, or the average saw parameters and none of them is the model's.
+        """
+        here = {name: p for name, p in model.named_parameters() if name in self.mean}
+        if self.mean and not here:
+            raise ValueError(
+                f"this average is of other parameters, such as {next(iter(self.mean))!r}: show it the names of the model that "
+                f"it is applied to, such as {next((name for name, _ in model.named_parameters()), None)!r}"
+            )
+        for name, p in here.items():
+            if p.shape != self.mean[name].shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(p.shape)} in the model, {tuple(self.mean[name].shape)} in the average"
+                )
         with torch.no_grad():
-            for name, p in model.named_parameters():
-                if name in self.mean:
-                    p.copy_(self.mean[name])
+            for name, p in here.items():
+                p.copy_(self.mean[name])
 
     def state_dict(self) -> dict[str, Any]:
         return {"mean": self.mean, "count": self.count}

@@ -102,11 +102,21 @@ def loop(
         raise ValueError(f"accumulate counts the micro-batches of a step and must be at least 1, got {accumulate}")
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
-    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if clip is not None and not clip > 0:
+        raise ValueError(
+            f"clip is the largest norm of the gradient and must be above 0, got {clip}; None clips nothing"
+        )
+    params = _trainable(model)
     if not params:
         raise ValueError("there is nothing to train: no parameter of the model requires a gradient")
-    own = {id(p) for p in params.values()}
-    beside = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad and id(p) not in own]
+    own = {id(p) for p in model.parameters()}
+    stepped = [p for group in optimizer.param_groups for p in group["params"]]
+    if own.isdisjoint(map(id, stepped)):
+        raise ValueError(
+            "the optimizer has none of the model's parameters, so it would train nothing of it: was it made for another copy of "
+            "the model? Make it last, from model.parameters()"
+        )
+    beside = [p for p in stepped if p.requires_grad and id(p) not in own]
     device = next(iter(params.values())).device
     stream = enter(batches, start * accumulate)
     for group in optimizer.param_groups:
@@ -118,7 +128,8 @@ def loop(
         t = index / steps
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * (at(lr, t) if group.get("scheduled", True) else 1.0)
-        model.train()  # the caller may have evaluated since the last step
+        model.train()  # the caller may have evaluated since the last step,
+        params = _trainable(model)  # or frozen a layer, or let one go
         began = perf_counter()
         optimizer.zero_grad()
         closure = Backward(model, objective, micro, precision, beside)
@@ -130,6 +141,10 @@ def loop(
         passes, seconds = sum(closure.shares), perf_counter() - began
         plain = seconds - ruled + sum(closure.seconds) / float(passes) if device.type == "cpu" and passes else None
         yield Step(index, t, loss, optimizer.param_groups[0]["lr"], _number(passes), seconds, plain)
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def fit(*args, **kwargs) -> list[Step]:

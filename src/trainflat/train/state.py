@@ -47,7 +47,7 @@ def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy a `snapshot` back into the model, bit for bit; the parameters stay the same objects.
 
     Raises:
-        ValueError: If a name or shape differs; the model is then unchanged.
+        ValueError: If a name or shape differs, or the state is the model's own memory; the model is then unchanged.
     """
     own = model.state_dict()
     if missing := sorted(own.keys() ^ state.keys()):
@@ -59,6 +59,11 @@ def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)} in the model, {tuple(state[name].shape)} in the state"
             )
+    if any(tensor.numel() and tensor.data_ptr() == state[name].data_ptr() for name, tensor in own.items()):
+        raise ValueError(
+            "this state is the model's own memory, which changes as the model does (state_dict() gives that): keep a copy, "
+            "train.snapshot(model)"
+        )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])
