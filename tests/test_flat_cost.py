@@ -76,8 +76,8 @@ def test_a_rule_that_decides_as_it_goes_takes_one_pass_or_two(rule, low, high):
 
 COPIES = {
     1: ("sam", "asam", "interval", "late", "stochastic", "adaptive_sam", "quarter_batch", "noise", "adasap", "last_layers",
-        "cram", "default", "delta_sam", "esam", "saq", "stale_cram", "stale_sam", "bilateral_sam"),
-    2: ("looksam", "momentum_sam", "gsam", "friendly_sam", "m_sam", "smoothness_adaptive", "dp_sat"),
+        "default", "delta_sam", "esam", "saq", "stale_cram", "stale_sam"),
+    2: ("looksam", "momentum_sam", "gsam", "friendly_sam", "bilateral_sam", "cram", "m_sam", "smoothness_adaptive", "dp_sat"),
 }  # fmt: skip
 
 

@@ -10,9 +10,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from trainflat import flat, tasks, train
+from trainflat.flat import by_example, cheap, compressed, gradients, variants
 from trainflat.flat.places import head, matrices
 from trainflat.flat.points import Pruned, Quantized
-from trainflat.testing.problem import equal, problem
+from trainflat.testing.problem import Counted, equal, problem
+
+RULES = [name for home in (gradients, cheap, variants, compressed, by_example) for name in home.__all__]
 
 
 def sgd(net, lr=0.1):
@@ -329,3 +332,86 @@ def test_the_parameters_that_stay_dense_are_named_by_their_beginning():
         net, objective, [batch], sgd(net), steps=1, gradient=flat.cram(sparsity=[0.9, 0.9], dense=["head", "embed"])
     )
     assert found[1] == {f"blocks.{i}.1.weight" for i in range(3)}
+
+
+class Routed(nn.Module):
+    """One of two heads, by the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return getattr(self, x[1])(self.body(x[0]).relu())
+
+
+def routed(heads: str, rule, stop: int | None = None):
+    """Where head b is in each pass, as far from its start, and the weights at the end; resumed after ``stop``."""
+    torch.manual_seed(0)
+    net, (x, y) = Routed(), (torch.randn(8, 4), torch.randint(0, 2, (8,)))
+    start, seen, sgd = (
+        net.b.weight.detach().clone(),
+        [],
+        torch.optim.SGD(net.parameters(), lr=0.0 if stop is None else 0.1),
+    )
+
+    def objective(model, batch):
+        seen.append(float((model.b.weight.detach() - start).norm()))
+        return train.cross_entropy(model, batch)
+
+    batches = [((x, head), y) for head in heads]
+    for first, last, gradient in ((0, stop or len(heads), rule()), (stop or len(heads), len(heads), rule())):
+        rest = {"steps": len(heads), "start": first, "gradient": gradient}
+        for step in train.loop(net, objective, batches, sgd, **rest):
+            if step.index + 1 == last:
+                break
+    return seen, train.snapshot(net)
+
+
+def test_a_head_that_was_not_used_in_the_step_before_moves_when_it_is():
+    seen, _ = routed("aabb", lambda: flat.sam(0.5))
+    assert [round(x, 6) > 0 for x in seen] == [False] * 5 + [True, False, True]
+
+
+def test_what_the_step_before_used_changes_nothing_so_resuming_is_exact():
+    for rule in (lambda: flat.sam(0.5), lambda: flat.last_layers(0.5, count=1)):
+        assert equal(routed("aaabbbaaa", rule, stop=9)[1], routed("aaabbbaaa", rule, stop=4)[1])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_frozen_layer_stays_frozen_and_where_it_is(name):
+    net, (x, y) = problem()
+    first = net[0].requires_grad_(False)
+    was, seen = first.weight.clone(), []
+
+    def closure():
+        seen.append(torch.equal(first.weight, was))
+        loss = train.cross_entropy(net, (x, y))
+        loss.backward()
+        return loss.detach()
+
+    full = Counted(net, (x, y)).given(parts=True)
+    for key in ("part", "pieces", "losses", "count", "model"):
+        setattr(closure, key, getattr(full, key))
+    sgd, rule = torch.optim.SGD(net.parameters(), lr=0.1), getattr(flat, name)()
+    for step in range(4):
+        sgd.zero_grad()
+        rule(closure, dict(net.named_parameters()), step / 4)
+        sgd.step()
+    assert all(seen)
+    assert not first.weight.requires_grad
+    assert torch.equal(first.weight, was)
+
+
+def test_a_layer_that_is_let_go_while_training_gets_its_gradient_once():
+    norms = []
+    for rule in (flat.plain(), flat.sam(1e-6)):
+        net, batch = problem()
+        net[0].requires_grad_(False)
+        for step in train.loop(
+            net, train.cross_entropy, [batch] * 3, torch.optim.SGD(net.parameters(), lr=0.0), steps=3, gradient=rule
+        ):
+            if step.index == 0:
+                net[0].requires_grad_(True)
+        norms.append(net[0].weight.grad.norm())
+    assert torch.isclose(*norms, rtol=1e-4)

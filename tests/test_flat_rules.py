@@ -232,6 +232,10 @@ def test_choices_that_contradict_each_other_are_refused():
         flat.compose(0.1, start=Quantized(8), combine=Summed())
     with pytest.raises(ValueError, match="is that of the gradient itself"):
         flat.compose(0.1, direction=Unfamiliar(1.0, 0.9), combine=TwoSided())
+    with pytest.raises(ValueError, match="no compressed point: leave out `point`"):
+        flat.compose(0.1, point=Pruned(0.5, 0.5), combine=TwoSided())
+    with pytest.raises(ValueError, match="this way to combine adds them up: leave out `combine`"):
+        flat.compose(Smooth(0.1), combine=Summed())
     with pytest.raises(ValueError, match="are for the metric l2"):
         flat.compose(Smooth(0.1), metric=adaptive(0.01))
     with pytest.raises(ValueError, match="their losses at the weights are needed: leave out `direction`"):
@@ -254,17 +258,24 @@ def test_a_composition_without_a_name_obeys_the_laws():
     assert deepcopy(mine()) is not None
 
 
-@pytest.mark.parametrize("made", [partial(flat.compose, 0.1, combine=Summed())])
-def test_zeros_that_a_closure_writes_over_the_gradients_to_be_added_to_are_an_error(made):
-    net, batch = problem()
-    closure = Counted(net, batch, clears=True).given(parts=True)
-    net.zero_grad = partial(nn.Module.zero_grad, net, set_to_none=False)
-    before = train.snapshot(net)
-    with pytest.raises(
-        TypeError, match="the closure fills them with zeros first: clear them before the rule is called"
-    ):
-        made()(closure, trainable(net), 0.0)
-    assert equal(before, train.snapshot(net))
+@pytest.mark.parametrize("made", [flat.sam, flat.gsam, flat.bilateral_sam, partial(flat.compose, combine=Summed())])
+def test_a_closure_may_change_the_gradients_that_it_finds(made):
+    """A mean over micro-batches that is made after the backward passes, gradients cut, or zeros written in place."""
+    found = []
+    for after in (False, True):
+        net, (x, y) = problem(torch.float64)
+
+        def closure(net=net, x=x, y=y, after=after):
+            net.zero_grad(set_to_none=not after)
+            for i in range(4):
+                (train.cross_entropy(net, (x[i::4], y[i::4])) / (1 if after else 4)).backward()
+            for p in net.parameters():
+                p.grad.div_(4 if after else 1)
+            return torch.zeros((), dtype=torch.float64)
+
+        made(0.1)(closure, trainable(net), 0.0)
+        found.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert torch.allclose(*found, rtol=1e-12, atol=1e-14)
 
 
 def test_what_is_trained_beside_the_model_gets_the_same_combination_of_gradients():
@@ -280,3 +291,49 @@ def test_what_is_trained_beside_the_model_gets_the_same_combination_of_gradients
         w.grad = beside.grad = None
         rule(closure, {"w": w}, 0.0)
         assert beside.grad.tolist() == w.grad.tolist() == [expected]
+
+
+@pytest.mark.parametrize("made", [flat.gsam, flat.bilateral_sam, flat.m_sam, partial(flat.compose, combine=Summed())])
+def test_gradients_are_not_held_in_memory_that_ddp_writes_to(made):
+    net, batch = problem()
+    closure = Counted(net, batch).given(parts=True)
+    closure.model.gradient_as_bucket_view = True
+    with pytest.raises(ValueError, match="make it with gradient_as_bucket_view=False"):
+        made(0.1)(closure, trainable(net), 0.0)
+    flat.sam(0.1)(closure, trainable(net), 0.0)
+
+
+def test_a_parameter_of_two_names_counts_once():
+    found = []
+    for names in (1, 2):
+        net, batch = problem()
+        params = {f"{name} {i}": p for i in range(names) for name, p in net.named_parameters()}
+        flat.bilateral_sam(0.1)(Counted(net, batch), params, 0.0)
+        found.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert torch.equal(*found)
+
+
+def test_a_parameter_dict_has_names():
+    net = nn.ParameterDict({"w": nn.Parameter(torch.tensor([1.0]))})
+
+    def closure():
+        loss = (net["w"] ** 2).sum()
+        loss.backward()
+        return loss.detach()
+
+    flat.sam(0.5)(closure, net, 0.0)
+    assert net["w"].grad.tolist() == [3.0]
+
+
+def test_what_is_beside_gets_its_gradient_once_in_a_step_without_a_direction():
+    w, beside = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.ones(1))
+
+    def closure():
+        loss = (0 * w + beside).sum()
+        loss.backward()
+        w.grad = None  # as if the loss did not use it
+        return loss.detach()
+
+    closure.beside = [beside]
+    flat.sam(0.1)(closure, {"w": w}, 0.0)
+    assert beside.grad.item() == 1

@@ -384,17 +384,27 @@ def _gives_a_number(net, batch):
     return lambda: Counted(net, batch)().item()
 
 
-@pytest.mark.parametrize("rule", [flat.plain(), flat.sam(), flat.stale_sam(), flat.gsam()])
+PLAIN = flat.plain()
+
+
+@pytest.mark.parametrize("rule", [PLAIN, flat.sam(), flat.stale_sam(), flat.gsam()])
 def test_what_cannot_be_a_step_is_a_sentence(rule):
     net, batch = problem()
     params = trainable(net)
     for given in (list(net.parameters()), net.parameters()):
-        with pytest.raises(TypeError, match=r"takes the parameters by name, dict\(model.named_parameters\(\)\); this is a"):
+        with pytest.raises(
+            TypeError, match=r"takes the parameters by name, dict\(model.named_parameters\(\)\); this is a"
+        ):
             rule(Counted(net, batch), given, 0.0)
-    with pytest.raises(ValueError, match=r"none of the parameters has a gradient: it has to run loss.backward\(\)"):
-        rule(_forgets_backward(net, batch), params, 0.0)
     with pytest.raises(TypeError, match="returns the loss, a 0-d tensor; this one returned float"):
         rule(_gives_a_number(net, batch), params, 0.0)
+    with pytest.raises(ValueError, match="t is the progress of the run, from 0 to 1, step / steps; got 7"):
+        rule(Counted(net, batch), params, 7)
+    net.zero_grad()
+    if rule is PLAIN:  # it need not know: an optimizer may step in the backward pass
+        return
+    with pytest.raises(ValueError, match=r"none of the parameters has a gradient: it has to run loss.backward\(\)"):
+        rule(_forgets_backward(net, batch), params, 0.0)
 
 
 @pytest.mark.parametrize("rule", [flat.plain(), flat.sam(), flat.bilateral_sam()])

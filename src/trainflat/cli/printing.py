@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +29,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     for before_interval in (" [", "\n["):
         table = Table(*map(escape, header), header_style="bold")
         for row in rows:
-            table.add_row(*(escape(cell.replace(" [", before_interval)) for cell in row))
+            table.add_row(*(escape(re.sub(r" \[(?=[−\d])", before_interval, cell)) for cell in row))
         if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
             break
     console.print(f"\n[bold]{escape(title)}[/bold]", highlight=False)

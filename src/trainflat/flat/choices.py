@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trainflat.train.seeds import derive
 from trainflat.types import Params
 
-__all__ = ["Choice", "as_gradient", "chance", "check", "check_filled", "check_named", "model_of", "run_pass"]
+__all__ = ["Choice", "as_gradient", "chance", "check", "check_filled", "model_of", "run_pass", "trainable"]
 
 
 class Choice:
@@ -95,12 +95,21 @@ def run_pass(closure: Any) -> Float[Tensor, ""]:
     return loss.detach()
 
 
-def check_named(params: Any) -> None:
-    """Raise the TypeError of parameters without names, such as ``model.parameters()``."""
-    if not isinstance(params, Mapping):
+def trainable(params: Any, t: float) -> Params:
+    """Those of the parameters that are not frozen, each once, though it may have two names.
+
+    Raises:
+        TypeError: If they have no names, as ``model.parameters()``.
+        ValueError: If t is not in [0, 1].
+    """
+    if not hasattr(params, "items"):
         raise TypeError(
             f"a rule takes the parameters by name, dict(model.named_parameters()); this is a {type(params).__name__}"
         )
+    if not 0 <= t <= 1:
+        raise ValueError(f"t is the progress of the run, from 0 to 1, step / steps; got {t:g}")
+    names = {id(p): name for name, p in reversed(list(params.items())) if p.requires_grad}
+    return {name: p for name, p in params.items() if names.get(id(p)) == name}
 
 
 def check_filled(closure: Any, params: Params) -> None:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from trainflat.flat.choices import Choice, as_gradient, check
 from trainflat.flat.metrics import Tensors, norm
 from trainflat.types import Params
 
-__all__ = ["Decomposed", "Replace", "Reused", "Summed", "TwoSided", "add_pass", "add_up", "put_aside"]
+__all__ = ["Decomposed", "Replace", "Reused", "Summed", "TwoSided", "add_up", "put_aside"]
 
 
 class Replace(Choice):
     """The gradient at the point that was reached, and nothing else."""
 
     keeps = False  # whether the first gradient is kept while the second is taken: one more copy of the weights
-    sums = False  # whether the second gradient is added to the first where it lies: no copy
+    sums = False  # whether the gradients of the passes are added up
     back = False  # whether a third gradient is taken, on the other side of the weights
 
     def begin(self) -> None:
@@ -30,7 +28,7 @@ class Replace(Choice):
         """Make the result from ``first`` and the last gradients in ``p.grad``."""
 
     def turn(self, trained: Sequence[nn.Parameter]) -> None:
-        """Before a third pass and after it, for those that go ``back``."""
+        """After a third pass, for those that go ``back``."""
 
     def skipped(self, params: Params) -> None:
         """Make the result of a step that stayed at the weights."""
@@ -95,15 +93,14 @@ class Reused(Replace):
                 gradient.add_(v, alpha=scale)
 
 
-class TwoSided(Replace):
-    """g(there) + g(w) - g(back), with ``back`` as far on the other side of the weights: the third gradient is added to the
-    negative sum of the first two."""
+class TwoSided(Summed):
+    """g(there) + g(w) - g(back), with ``back`` as far on the other side of the weights."""
 
-    sums = back = True
+    back = True
 
     @torch.no_grad()
     def turn(self, trained: Sequence[nn.Parameter]) -> None:
-        """The negative of the gradients, before the third pass and after it."""
+        """The negative of the third pass's gradients."""
         torch._foreach_neg_([p.grad for p in trained if p.grad is not None])
 
 
@@ -121,48 +118,6 @@ def add_up(trained: Sequence[nn.Parameter], kept: Sequence[Tensor | None]) -> No
     for p, gradient in zip(trained, kept, strict=True):
         if gradient is not None:
             p.grad = gradient if p.grad is None else p.grad.add_(gradient)
-
-
-def add_pass(trained: Sequence[nn.Parameter], run: Callable[[], Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """Run a pass and add its gradients to those there are, where they lie: no copy, unless the closure sets them to None first.
-
-    Raises:
-        TypeError: If the closure fills the gradients with zeros first, and with them what is kept.
-    """
-    there_are = [p.grad for p in trained]
-    with _none_zeroed([p for p in trained if p.grad is not None and p.requires_grad]):
-        loss = run()
-    with torch.no_grad():
-        for p, gradient in zip(trained, there_are, strict=True):
-            if gradient is not None and p.grad is not gradient:
-                p.grad = gradient if p.grad is None else gradient.add_(p.grad)
-    return loss
-
-
-@contextmanager
-def _none_zeroed(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Meanwhile a backward pass raises if it finds the gradients filled with zeros."""
-    if not parameters:
-        yield
-        return
-    one = min(parameters, key=torch.Tensor.numel)  # its version would not do: gradients may be views of one memory
-    lies = one.grad
-    assert lies is not None
-    said = lies.any()
-
-    def look(_: Tensor) -> None:
-        hook.remove()  # the first gradient that arrives finds them as the closure left them
-        if one.grad is lies and said and not lies.any():
-            raise TypeError(
-                "this rule adds to the gradients of its pass before, and the closure fills them with zeros first: clear "
-                "them before the rule is called, or set them to None, as zero_grad() does by itself"
-            )
-
-    hook = one.register_hook(look)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _pairs(params: Params, first: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:

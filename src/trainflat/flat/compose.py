@@ -37,7 +37,7 @@ def compose(
 
     Args:
         rho: How far: a number, a schedule, ``"auto"`` (found by `trainflat.flat.auto.Auto`) or such a choice; 0 is `plain`.
-        direction: Along what, of `trainflat.flat.ascent`. Default: this batch's gradient.
+        direction: Along what, of `trainflat.flat.ascent` or `trainflat.flat.draws`. Default: this batch's gradient.
         metric: In which metric the direction has length 1, of `trainflat.flat.metrics`. Default: the L2 norm over all.
         where: Which parameters move, of `trainflat.flat.places`. Default: all.
         start: From which point, instead of the weights: their compressed version.

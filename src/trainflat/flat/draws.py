@@ -23,7 +23,8 @@ ALL_64_BITS = -(2**63), None  # from where to where the integers are drawn
 class Noise(ThisBatch):
     """Noise of independent entries, drawn anew for each step from (seed, step): the same after resuming, and in every process.
 
-    The point that is reached is made in its memory, which the next step's noise has again.
+    With the metric l2 and a batch in one piece the point that is reached is made in its memory, which the next step's noise has
+    again.
     """
 
     fresh, whole, remembers, spent = False, False, True, True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from trainflat.flat.choices import check_filled, check_named, run_pass
+from trainflat.flat.choices import run_pass, trainable
 from trainflat.flat.compose import compose
 from trainflat.flat.metrics import adaptive
 from trainflat.flat.radius import Radius
@@ -31,10 +31,8 @@ def plain() -> Gradient:
     """
 
     def rule(closure: Closure, params: Params, t: float) -> Float[Tensor, ""]:
-        check_named(params)
-        loss = run_pass(closure)
-        check_filled(closure, params)
-        return loss
+        trainable(params, t)
+        return run_pass(closure)
 
     return rule
 

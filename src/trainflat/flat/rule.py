@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trainflat.flat.ascent import ThisBatch
-from trainflat.flat.choices import Choice, check_filled, check_named, model_of
-from trainflat.flat.combine import Replace, add_pass, add_up, put_aside
+from trainflat.flat.choices import Choice, check_filled, model_of, trainable
+from trainflat.flat.combine import Replace, add_up, put_aside
 from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2, norm
 from trainflat.flat.moving import at, random_state, rooms, set_random_state, turn_back, without_zeros
@@ -59,10 +59,16 @@ class Rule:
         self.steps = 0
         self._room: dict[str, Tensor] = {}  # one copy of the weights, kept so that no step has to allocate it
         self._others = Others()
+        self._holds = self.combine.keeps or self.combine.sums or self.radius.learns or pieces > 1
 
     def __call__(self, closure: Closure, params: Params, t: float) -> Float[Tensor, ""]:
         """One step: fill the gradients, return the loss."""
-        check_named(params)
+        params = trainable(params, t)
+        if self._holds and getattr(getattr(closure, "model", None), "gradient_as_bucket_view", False):
+            raise ValueError(
+                "this rule holds gradients during the passes after theirs, and DistributedDataParallel writes those of the next "
+                "pass into the same memory: make it with gradient_as_bucket_view=False"
+            )
         step, self.steps = self.steps, self.steps + 1
         self.radius.see(params)
         if self.radius.at(t) == 0:
@@ -116,7 +122,7 @@ class Rule:
         if not vectors:  # a memory that is still empty, or nothing that may move has a gradient
             if self.point is not None:
                 compressed(self.point, closure, params)  # who cannot say which is told so now, not in the next step
-            put_aside(list(params.values()))
+            put_aside([*params.values(), *getattr(closure, "beside", ())])
             return self._stay(self.examples.alone(closure, params, step), params)
         moved, factor, length = self._ascend(closure, params, vectors, t, step)
         if not math.isfinite(length):
@@ -125,14 +131,18 @@ class Rule:
                 return self._stay(self.examples.alone(closure, params, step), params)
         there = partial(self._pass_at, closure, params, moved, streams, step)
         trained = [*params.values(), *getattr(closure, "beside", ())]  # the latter never move, but have gradients
-        if self.combine.sums:  # the second gradient is added to the first where it lies
-            second = add_pass(trained, there)
+        if self.combine.sums:  # not by accumulating: a closure may clear, scale or clip what it finds
+            vectors.clear()  # they are kept with the others' gradients
+            kept = put_aside(trained)
+            second = there()
+            add_up(trained, kept)
             self._watch(loss, second, factor, length)
             if self.combine.back:
                 turn_back(params, moved)
+                kept = put_aside(trained)
+                there()
                 self.combine.turn(trained)
-                add_pass(trained, there)
-                self.combine.turn(trained)
+                add_up(trained, kept)
         else:
             if not (self.combine.keeps or self.radius.learns):
                 vectors.clear()  # and with the next line its memory is free before the second pass needs it
@@ -164,8 +174,8 @@ class Rule:
         if not self.direction.fresh:
             return None, self.direction.vectors(chosen, step)
         needs_all = self.combine.keeps or self.combine.sums or self.when.looks or self.radius.learns
-        chosen, others = (chosen, []) if needs_all else self._others.of(chosen, params, closure)
-        if not chosen:  # nothing that the loss uses
+        others = [] if needs_all else self._others.of(chosen, params, closure)
+        if not chosen:
             return None, {}
         loss = self._others.spared(others, chosen, lambda: self._first_pass(closure, params, t, step))
         return loss, {name: p.grad for name, p in chosen.items() if p.grad is not None}

@@ -35,6 +35,12 @@ def check_together(choices: dict[str, Any], metric: Metric, pieces: int) -> None
             'rho = "auto" is the length of an ascent; noise goes nowhere in particular and has to be far longer: give rho a '
             "number or a schedule"
         )
+    if combine.sums and radius.learns:
+        raise ValueError(
+            "a radius that learns compares the gradients of two places, and this way to combine adds them up: leave out `combine`"
+        )
+    if combine.back and choices["point"] is not None:
+        raise ValueError("the other side of a compressed point is no compressed point: leave out `point`")
     if combine.back and type(direction) is not ThisBatch:
         raise ValueError("the other side of the weights is that of the gradient itself: leave out `direction`")
     if (combine.back or radius.learns or choices["start"] is not None) and metric is not l2:

@@ -83,7 +83,7 @@ def bilateral_sam(rho: Radius = 0.05) -> Gradient:
     The gradient of max L(w + e) + (L(w) - min L(w + e)), each extreme at first order as SAM's: the objective of BSAM, Deng et
     al. 2024, arXiv:2409.13173. The authors' code does otherwise in three respects: it rescales g_b to the length of g_s (which
     makes training on digits fail here); its radius downwards falls to 0 as the learning rate does; and its steps set out from
-    w - e, since e is taken off the stored weights in place. Three passes a step, one copy of the weights.
+    w - e, since e is taken off the stored weights in place. Three passes a step, two copies of the weights.
 
     Args:
         rho: Radius on both sides, >= 0; 0 is `plain`. Default: `sam`'s, which is where both of theirs begin.
