@@ -81,7 +81,7 @@ def cost(options: argparse.Namespace) -> list[Line]:
 
 
 def memory(options: argparse.Namespace) -> list[Line]:
-    """Four steps late in a run with a fresh rule, whose first step ascends, at their peak, minus the same of plain training.
+    """Four steps late in a run with a fresh rule, at their peak, minus the same of plain training.
 
     The optimizer has its state before they begin: while that is missing, a copy more or two would not show.
     """
