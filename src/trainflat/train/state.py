@@ -59,7 +59,7 @@ def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)} in the model, {tuple(state[name].shape)} in the state"
             )
-    if any(tensor.numel() and tensor.data_ptr() == state[name].data_ptr() for name, tensor in own.items()):
+    if own and all(tensor.data_ptr() == state[name].data_ptr() for name, tensor in own.items()):
         raise ValueError(
             "this state is the model's own memory, which changes as the model does (state_dict() gives that): keep a copy, "
             "train.snapshot(model)"
