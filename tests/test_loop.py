@@ -428,6 +428,15 @@ def test_a_norm_that_nothing_can_have_is_refused(clip):
         train.fit(net, train.cross_entropy, [batch], torch.optim.SGD(net.parameters(), lr=0.1), steps=1, clip=clip)
 
 
+@pytest.mark.parametrize("gradient", [flat.sam, flat.plain, "sam", 0.05])
+def test_what_is_no_rule_is_refused(gradient):
+    net, batch = problem()
+    with pytest.raises(
+        TypeError, match=r"gradient is a rule, which is called with .closure, params, t., such as flat.sam"
+    ):
+        train.fit(net, train.cross_entropy, [batch], torch.optim.SGD(net.parameters()), steps=1, gradient=gradient)
+
+
 def test_a_state_that_is_the_model_s_own_memory_is_not_restored():
     net, _ = problem()
     with pytest.raises(ValueError, match="the model's own memory.*train.snapshot"):

@@ -100,12 +100,14 @@ def trainable(params: Any, t: float) -> Params:
 
     Raises:
         TypeError: If they have no names, as ``model.parameters()``.
-        ValueError: If t is not in [0, 1].
+        ValueError: If there are none, or t is not in [0, 1].
     """
     if not hasattr(params, "items"):
         raise TypeError(
             f"a rule takes the parameters by name, dict(model.named_parameters()); this is a {type(params).__name__}"
         )
+    if not params:
+        raise ValueError("a rule was given no parameters, and so would do nothing: dict(model.named_parameters())")
     if not 0 <= t <= 1:
         raise ValueError(f"t is the progress of the run, from 0 to 1, step / steps; got {t:g}")
     names = {id(p): name for name, p in reversed(list(params.items())) if p.requires_grad}

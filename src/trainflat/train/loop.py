@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from inspect import signature
 from itertools import islice
 from time import perf_counter
 
@@ -102,6 +103,8 @@ def loop(
         raise ValueError(f"accumulate counts the micro-batches of a step and must be at least 1, got {accumulate}")
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
+    if gradient is not None:
+        _check_rule(gradient)
     if clip is not None and not clip > 0:
         raise ValueError(
             f"clip is the largest norm of the gradient and must be above 0, got {clip}; None clips nothing"
@@ -141,6 +144,18 @@ def loop(
         passes, seconds = sum(closure.shares), perf_counter() - began
         plain = seconds - ruled + sum(closure.seconds) / float(passes) if device.type == "cpu" and passes else None
         yield Step(index, t, loss, optimizer.param_groups[0]["lr"], _number(passes), seconds, plain)
+
+
+def _check_rule(gradient: Gradient) -> None:
+    """Raise the TypeError of what is not a rule, such as the function that makes one."""
+    try:
+        signature(gradient).bind(None, None, 0.0)
+    except ValueError:  # one that does not say
+        return
+    except TypeError:
+        raise TypeError(
+            f"gradient is a rule, which is called with (closure, params, t), such as flat.sam(rho=0.05); this is {gradient!r}"
+        ) from None
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
