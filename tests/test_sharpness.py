@@ -389,3 +389,21 @@ def test_arguments_out_of_range_are_told(options, said):
         flat.sharpness(loss, **options)
     with pytest.raises(ValueError, match="rho must be at least 0"):
         flat.ascent_sharpness(loss, rho=-1.0)
+
+
+def test_a_batch_counts_by_its_examples_whatever_its_labels_are():
+    torch.manual_seed(0)
+    net, x = nn.Linear(4, 2), torch.randn(16, 4)
+
+    def objective(model, batch):
+        return (model(batch[0]) - torch.stack(batch[1], -1)).square().mean()
+
+    whole = flat.Loss(net, objective, [(x, (x[:, 0], x[:, 1]))])
+    parts = flat.Loss(net, objective, [(y, (y[:, 0], y[:, 1])) for y in (x[:15], x[15:])])
+    assert abs(parts.value() - whole.value()) < 1e-6
+
+
+def test_a_loss_for_each_example_is_refused():
+    net, x = nn.Linear(4, 2), torch.randn(16, 4)
+    with pytest.raises(ValueError, match=r"the mean loss of a batch, a 0-d tensor; this one has shape \(16, 2\)"):
+        flat.Loss(net, lambda model, batch: model(batch[0]), [(x, x)]).value()

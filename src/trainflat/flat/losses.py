@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainflat.flat.choices import as_gradient
-from trainflat.train.batches import to_device
+from trainflat.train.batches import examples, to_device
 from trainflat.train.loop import NonFiniteLoss
 from trainflat.types import Batch, Objective
 
@@ -71,7 +71,7 @@ class Loss:
         first = next(iter(self.params.values()))
         self.dtype, self.device = first.dtype, first.device
         self.sizes = [p.numel() for p in self.params.values()]
-        self.examples = sum(len(labels) for _, labels in self.batches)
+        self.examples = sum(map(examples, self.batches))
         self.alive = self._alive(_on(self.params) if mask is None else mask)
 
     @property
@@ -122,7 +122,7 @@ class Loss:
             NonFiniteLoss: If it is not finite.
         """
         with self._untouched(), torch.no_grad():
-            return self._sum(share * self.objective(self.model, batch) for batch, share in self._shares())
+            return self._sum(share * self._mean(batch) for batch, share in self._shares())
 
     def gradient(self) -> tuple[float, Vector]:
         """f and its gradient, zero in frozen coordinates. A parameter that the loss does not depend on has gradient zero.
@@ -133,7 +133,7 @@ class Loss:
 
         def backward() -> Iterator[Tensor]:
             for batch, share in self._shares():
-                loss = share * self.objective(self.model, batch)
+                loss = share * self._mean(batch)
                 loss.backward()
                 yield loss.detach()
 
@@ -154,7 +154,7 @@ class Loss:
 
         def twice() -> Iterator[Tensor]:
             for batch, share in self._shares():
-                loss = share * self.objective(self.model, batch)
+                loss = share * self._mean(batch)
                 params = list(self.params.values())
                 first = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
                 pairs = [(g, v) for g, (v, _) in zip(first, self.pieces(direction), strict=True) if g.requires_grad]
@@ -181,9 +181,17 @@ class Loss:
                 piece.copy_(mask[name])
         return alive
 
+    def _mean(self, batch: Batch) -> Tensor:
+        loss = self.objective(self.model, batch)
+        if loss.ndim:
+            raise ValueError(
+                f"an objective gives the mean loss of a batch, a 0-d tensor; this one has shape {tuple(loss.shape)}"
+            )
+        return loss
+
     def _shares(self) -> Iterator[tuple[Batch, float]]:
         for batch in self.batches:
-            yield to_device(batch, self.device), len(batch[1]) / self.examples
+            yield to_device(batch, self.device), examples(batch) / self.examples
 
     def _sum(self, losses: Iterable[Tensor]) -> float:
         value = float(torch.stack([loss.double() for loss in losses]).sum())
