@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainflat import train
+from trainflat import compress, train
 from trainflat.compress import Mask, dynamic_int8, load_int8, magnitude, prune, save_int8
 from trainflat.compress.integers import engine, plain_tensors, quantized
 
@@ -212,3 +212,20 @@ def test_bert_base_takes_438_and_181_megabytes(tmp_path):
     assert len(quantized(small)) == 74
     assert round((tmp_path / "float").stat().st_size / 1e6, 1) == 438.0
     assert round((tmp_path / "int8").stat().st_size / 1e6, 1) == 181.4
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_layer_that_stands_in_two_places_is_int8_in_both(static, tmp_path):
+    layer, x = nn.Linear(4, 4), torch.randn(8, 4)
+    model = nn.Sequential(layer, nn.ReLU(), nn.Sequential(layer))
+    small = compress.static_int8(model, [(x, None)]) if static else compress.dynamic_int8(model)
+    assert small[0] is small[2][0]
+    assert type(small[0]) is not nn.Linear
+    assert type(model[0]) is type(model[2][0]) is nn.Linear
+    assert torch.allclose(small(x), model(x), atol=0.2)
+    file = tmp_path / "small.safetensors"
+    save_int8(file, small)
+    other = nn.Linear(4, 4)
+    again = load_int8(file, nn.Sequential(other, nn.ReLU(), nn.Sequential(other)))
+    assert again[0] is again[2][0]
+    assert torch.equal(again(x), small(x))

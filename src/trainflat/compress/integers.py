@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from trainflat.compress.linears import put
+from trainflat.compress.linears import put, repeated
 from trainflat.compress.quantize import dynamic_int8, silent
 from trainflat.compress.static_linear import StaticLinear
 from trainflat.train.state import read, write
@@ -56,7 +56,8 @@ def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
             tensors[f"{at}input.zero_point"] = torch.tensor(layer.input_zero_point, dtype=torch.uint8)
         if bias is not None:
             tensors[f"{at}bias"] = bias.detach()
-    inside = tuple(f"{name}." if name else "" for name in layers)
+    places = model.named_modules(remove_duplicate=False)  # a layer may stand in several
+    inside = tuple(f"{name}." if name else "" for name, module in places if isinstance(module, QuantizedLinear))
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
         if not name.startswith(inside) and id(tensor) not in seen:
@@ -122,6 +123,7 @@ def load_int8(path: Path, model: nn.Module) -> nn.Module:
         if f"{at}input.scale" in tensors and f"{at}input.zero_point" in tensors:
             grid = float(tensors[f"{at}input.scale"]), int(tensors[f"{at}input.zero_point"])
             loaded = put(loaded, name, StaticLinear.of(layer, *grid))
+    loaded = repeated(model, loaded)
     own = plain_tensors(loaded)
     if differ := sorted(name for name in own.keys() | tensors.keys() if _shape(own, name) != _shape(tensors, name)):
         raise ValueError(f"{path} is of another architecture: {differ[0]!r} and {len(differ) - 1} more tensors differ")

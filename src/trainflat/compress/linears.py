@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-__all__ = ["linears", "put", "replaced", "runnable"]
+__all__ = ["linears", "put", "repeated", "replaced", "runnable"]
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
@@ -64,6 +64,15 @@ def replaced(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module]) -> n
         if id(module) not in made:
             made[id(module)] = make(name, module).eval()
         small = put(small, name, made[id(module)])
+    return small
+
+
+def repeated(model: nn.Module, small: nn.Module) -> nn.Module:
+    """The small model, with each linear layer that stands in several places of the model in all of them again, in place."""
+    first: dict[int, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if type(module) is nn.Linear and first.setdefault(id(module), name) != name:
+            small = put(small, name, small.get_submodule(first[id(module)]))
     return small
 
 

@@ -13,7 +13,7 @@ from torch.ao.quantization import quantize_dynamic
 from torch.ao.quantization.qconfig import default_dynamic_qconfig, per_channel_dynamic_qconfig
 
 from trainflat.compress.grids import nearest
-from trainflat.compress.linears import runnable
+from trainflat.compress.linears import repeated, runnable
 
 __all__ = ["dynamic_int8"]
 
@@ -56,7 +56,8 @@ def dynamic_int8(model: nn.Module, *, granularity: Granularity = "per_channel") 
     runnable(model, "dynamic int8")
     with silent():
         # inside a Sequential the root itself can be replaced too
-        return quantize_dynamic(nn.Sequential(model), {nn.Linear: _RECIPES[granularity]}, dtype=torch.qint8)[0]
+        small = quantize_dynamic(nn.Sequential(model), {nn.Linear: _RECIPES[granularity]}, dtype=torch.qint8)[0]
+    return repeated(model, small)  # torch replaces a layer where it stands first
 
 
 def _check(granularity: str) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from trainflat.compress.fake import Place, place
 from trainflat.compress.integers import quantized
-from trainflat.compress.linears import put, runnable
+from trainflat.compress.linears import put, repeated, runnable
 from trainflat.compress.quantize import Granularity, dynamic_int8
 from trainflat.compress.ranges import ranges
 from trainflat.compress.static_linear import StaticLinear
@@ -78,7 +78,7 @@ def static_int8(
     for name, layer in quantized(small).items():
         if name in found:
             small = put(small, name, StaticLinear.of(layer, *found[name].grid))
-    return small
+    return repeated(model, small)
 
 
 def _place(*, granularity: Granularity = "per_channel", coverage: float = 1.0, calibrate: int = 8) -> Place:
