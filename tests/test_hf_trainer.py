@@ -360,6 +360,8 @@ options = {"gradient": flat.sam(rho=0.1), "gradient_accumulation_steps": 2, "ddp
 trainer = tests.run(hf.FlatTrainer, model, tests.Path(sys.argv[2]), **options)
 if trainer.is_world_process_zero():
     model.save_pretrained(sys.argv[2])
+torch.distributed.barrier()  # a process that ends while gloo's threads run may abort
+torch.distributed.destroy_process_group()
 """
 
 
