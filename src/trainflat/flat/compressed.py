@@ -31,8 +31,8 @@ def cram(
     CrAM+, Peste et al. 2023, arXiv:2207.14200. The smallest weights of the linear and convolutional layers are set to zero,
     all layers ranked together, at a sparsity drawn anew each time. Unlike theirs the ascent has length rho (they multiply the
     gradient by rho), the sparsity is any in a range (they draw from a few), and what the second gradient says of the pruned
-    weights is kept (their option ``sparse_grad``, which they advise, drops it). 1 + 1/every passes a step; one copy of the
-    weights.
+    weights is kept (their option ``sparse_grad``, which they advise, drops it). 1 + 1/every passes a step; two copies of the
+    weights, the point and the first gradient, both of which have to be there during the second pass.
 
     Args:
         rho: Radius, >= 0; 0 is `plain`. Default: 0.05, `sam`'s; Peste et al. have the same number, but as a factor.
