@@ -85,6 +85,34 @@ def test_hooks_are_removed_after_an_exception():
     assert hooks(net) == before
 
 
+def test_restoring_under_a_mask_brings_the_living_weights_back_alone():
+    net, batch = problem()
+    start, mask = train.snapshot(net), half(net)
+    expected = {n: torch.where(mask[n], tensor, 0.0) if n in mask else tensor for n, tensor in start.items()}
+    net[4].weight.requires_grad_(False)
+    with mask.on(net):
+        train.fit(net, train.cross_entropy, repeat(batch), torch.optim.SGD(net.parameters(), 0.1), steps=2)
+        train.restore(net, start)
+        assert equal(expected, train.snapshot(net))
+        twin = deepcopy(net)
+        train.restore(twin, start)
+        assert equal(start, train.snapshot(twin)), "a copy is not under the mask"
+    train.restore(net, start)
+    assert equal(start, train.snapshot(net)), "the mask is off"
+
+
+def test_of_two_masks_on_a_model_each_holds_while_it_is_on():
+    net, _ = problem()
+    start, names = train.snapshot(net), ("0.weight", "4.weight")
+    first, second = (Mask({name: torch.zeros_like(net.get_parameter(name), dtype=torch.bool)}) for name in names)
+    with first.on(net):
+        with second.on(net):
+            train.restore(net, start)
+            assert [bool(net.get_parameter(name).any()) for name in names] == [False, False]
+        train.restore(net, start)
+        assert [bool(net.get_parameter(name).any()) for name in names] == [False, True]
+
+
 def test_a_gradient_of_nan_at_a_pruned_weight_is_zero():
     w = nn.Linear(2, 1, bias=False)
     mask = Mask({"weight": torch.tensor([[False, True]])})

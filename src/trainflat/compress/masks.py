@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
+from trainflat.train.state import upheld
+
 __all__ = ["Mask"]
 
 _ROOM = 1 << 20  # weights whose mask is widened at a time
@@ -118,7 +120,8 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
 
         Since each gradient is masked as it arrives, a sharpness-aware perturbation stays inside the ticket as well. An
         optimizer that starts afresh then leaves pruned weights at exactly zero; one that already has momentum would move
-        them, so give it here: the entries of its state that belong to pruned weights are set to zero.
+        them, so give it here: the entries of its state that belong to pruned weights are set to zero. What `train.restore`
+        puts into the model meanwhile is pruned as well.
 
         Raises:
             ValueError: If the model has no such parameter, or of another shape.
@@ -134,7 +137,8 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
             if p.requires_grad  # a frozen parameter gets no gradient, and takes no hook
         ]
         try:
-            yield model
+            with upheld(model, self.apply_to):
+                yield model
         finally:
             for hook in hooks:
                 hook.remove()

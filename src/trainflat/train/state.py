@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,8 +27,11 @@ __all__ = [
     "save_weights",
     "snapshot",
     "take_apart",
+    "upheld",
     "write",
 ]
+
+_UPHELD: WeakKeyDictionary[nn.Module, list[Callable[[nn.Module], None]]] = WeakKeyDictionary()
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -45,6 +50,8 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy a `snapshot` back into the model, bit for bit; the parameters stay the same objects.
+
+    While a mask is on the model, what it has pruned is zero again afterwards.
 
     Raises:
         ValueError: If a name or shape differs, or the state is the model's own memory; the model is then unchanged.
@@ -67,6 +74,21 @@ def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])
+    for again in _UPHELD.get(model, ()):
+        again(model)
+
+
+@contextmanager
+def upheld(model: nn.Module, again: Callable[[nn.Module], None]) -> Iterator[None]:
+    """While open, `restore` ends with ``again(model)``, which makes true of the weights what has to be, such as their zeros.
+
+    It is noted here and not in the model, so that a copy of the model is free of it.
+    """
+    _UPHELD.setdefault(model, []).append(again)
+    try:
+        yield
+    finally:
+        _UPHELD[model].remove(again)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
