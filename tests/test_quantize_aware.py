@@ -150,6 +150,33 @@ def test_names_stay_and_afterwards_the_model_computes_as_before():
     assert all("forward" not in vars(module) for module in model.modules())
 
 
+def test_a_copy_made_inside_has_its_own_weights_behind_the_same_grid():
+    model, plain, (x, _) = network(), network(), batch()
+    with torch.no_grad():
+        plain[0].weight.neg_()
+    with quantize_aware(model, weight_only, bits=4):
+        expected, twin = model(x), copy.deepcopy(model)
+        assert torch.equal(twin(x), expected)
+        train.restore(twin, plain.state_dict())
+        assert torch.equal(twin(x), on_grid(plain, weight_only, {"bits": 4})(x))
+        twin(x).square().sum().backward()
+        assert twin[0].weight.grad.any()
+        assert torch.equal(model(x), expected)
+        assert model[0].weight.grad is None
+    assert torch.equal(twin(x), plain(x)), "the copy computes with w again, as the model does"
+
+
+def test_one_grid_within_another_holds_until_it_is_closed():
+    model, (x, _) = network(), batch()
+    four, eight = ({"bits": 4}, {"bits": 8})
+    with quantize_aware(model, weight_only, **four):
+        with quantize_aware(model, weight_only, **eight):
+            assert torch.equal(model(x), on_grid(network(), weight_only, eight)(x))
+        assert torch.equal(model(x), on_grid(network(), weight_only, four)(x))
+    assert torch.equal(model(x), network()(x))
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
 def test_training_for_four_bits_loses_less_in_four_bits_than_training_without():
     """A regression without noise, so that what is left of its error is the grid's; both train equally long from the same weights.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ def quantize_aware(model: nn.Module, quantizer: Quantizer, **options: Any) -> It
 
     Like a mask, it wraps nothing and keeps the names of parameters and state dict. It composes with whatever calls forward and
     backward: under `trainflat.flat.sam` both gradients are taken at quantized weights, Q(w) and Q(w + e). Evaluating inside
-    scores the quantized weights; afterwards the model computes with w again, and ``quantizer(model)`` makes the small one.
+    scores the quantized weights; afterwards the model computes with w again, and ``quantizer(model)`` makes the small one. A copy
+    of the model that is made inside is behind the same grid for as long; of two grids, one within the other, the inner one holds.
 
     Args:
         quantizer: `dynamic_int8`, `static_int8` (whose weights are the same) or `weight_only`; or one of yours that has
@@ -55,13 +57,22 @@ def quantize_aware(model: nn.Module, quantizer: Quantizer, **options: Any) -> It
     """
     landed = place(quantizer, **options)
     layers = [module for module in model.modules() if type(module) is nn.Linear]
+    before = [vars(layer).get("forward") for layer in layers]
+
+    def forward(layer: nn.Linear, input: Tensor) -> Tensor:
+        weight = _Through.apply(layer.weight, landed) if layers else layer.weight  # a copy may outlive the grid
+        return functional.linear(input, weight, layer.bias)
+
     for layer in layers:
-        layer.forward = _forward(layer, landed)
+        layer.forward = MethodType(forward, layer)  # of a copy deepcopy makes it the copy's own
     try:
         yield model
     finally:
-        for layer in layers:
-            del layer.forward  # the class's own is there again
+        while layers:
+            layer, was = layers.pop(), before.pop()
+            del layer.forward  # the class's own is there again,
+            if was is not None:  # or that of another grid around this one
+                layer.forward = was
 
 
 def place(quantizer: Quantizer, **options: Any) -> Place:
@@ -78,13 +89,6 @@ def place(quantizer: Quantizer, **options: Any) -> Place:
             f"which returns a function from a weight to the one that is stored"
         )
     return found(**options)
-
-
-def _forward(layer: nn.Linear, landed: Place) -> Callable[..., Tensor]:
-    def forward(input: Tensor) -> Tensor:
-        return functional.linear(input, _Through.apply(layer.weight, landed), layer.bias)
-
-    return forward
 
 
 class _Through(torch.autograd.Function):
