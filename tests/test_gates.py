@@ -182,6 +182,21 @@ def test_training_samples_at_every_pass_and_evaluation_does_not():
         assert torch.equal(model(TOKENS), first)
 
 
+def test_a_copy_made_under_the_gates_is_under_them_in_its_own_mode_and_as_long():
+    model = encoder()
+    gates = Gates(structure(model))
+    for alpha in gates.log_alpha.values():
+        alpha.data.uniform_(-3, 3)
+    with gates.on(model):
+        expected, twin = model(TOKENS), copy.deepcopy(model)
+        model.train()
+        assert torch.equal(twin(TOKENS), expected)
+        assert not torch.equal(model(TOKENS), model(TOKENS)), "the copy is evaluated, the model samples"
+        model.eval().classifier.weight.data.zero_()
+        assert torch.equal(twin(TOKENS), expected)
+    assert torch.equal(twin(TOKENS), encoder()(TOKENS)), "the copy has no gates either"
+
+
 def layer_norm_over(x, kept, norm):
     """LayerNorm over some dimensions only, by index."""
     out = torch.zeros_like(x)

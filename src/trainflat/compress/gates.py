@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.compress import concrete
-from trainflat.compress.gating import gated
+from trainflat.compress.gating import under
 from trainflat.compress.sizes import Counting, sparsity
 from trainflat.compress.units import FAMILIES, Structure, alive
 from trainflat.train.seeds import derive
@@ -103,12 +103,12 @@ class Gates(nn.Module):
         replay dropout replays the gates as well. ``alive`` then says which layers had an attention and an FFN in the last pass.
         """
 
-        def draw() -> dict[str, Tensor]:
-            z = self.sample() if model.training else self.deterministic()
+        def draw(called: nn.Module) -> dict[str, Tensor]:
+            z = self.sample() if called.training else self.deterministic()
             self.alive = alive(z)
             return z
 
-        return gated(model, self.structure, draw)
+        return under(model, self.structure, draw)
 
     def _complete(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         device = next(iter(found.values())).device

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,19 +12,19 @@ from torch.nn import functional
 
 from trainflat.compress.units import Structure, Sublayer, alive, module
 
-__all__ = ["gated", "without_gates"]
+__all__ = ["gated", "under", "without_gates"]
 
 Openness = Mapping[str, Tensor]
 
 
-@contextmanager
-def gated(model: nn.Module, structure: Structure, draw: Callable[[], Openness]) -> Iterator[nn.Module]:
+def gated(model: nn.Module, structure: Structure, draw: Callable[[], Openness]) -> AbstractContextManager[nn.Module]:
     """While open, every forward pass of ``model`` draws gates and runs through them; nothing is wrapped, no key changes.
 
     As in CoFi (Xia et al. 2022, arXiv:2204.00408): a head's gate multiplies its context, a neuron's its activation, a
     layer's the output of its sub-layer, bias included, a hidden dimension's the embeddings and every sub-layer's and norm's
     output; a LayerNorm runs over the living dimensions only. Where nothing of a sub-layer lives, its norm is left out as well
-    and the residual passes as it is. With all gates at 1 the outputs are the model's own, bit for bit.
+    and the residual passes as it is. With all gates at 1 the outputs are the model's own, bit for bit. A copy of the model that
+    is made meanwhile runs through the gates for as long.
 
     Args:
         model: The model that will be called; its own forward draws the gates.
@@ -40,17 +41,30 @@ def gated(model: nn.Module, structure: Structure, draw: Callable[[], Openness]) 
         ...     bool((model(x) == model.classifier.bias).all())
         True
     """
+    return under(model, structure, lambda called: draw())
+
+
+@contextmanager
+def under(model: nn.Module, structure: Structure, draw: Callable[[nn.Module], Openness]) -> Iterator[nn.Module]:
+    """As `gated`; ``draw`` is told which module is called, the model or a copy of it."""
     current = _Current(structure, next(model.parameters()).device)
-    handles = [model.register_forward_pre_hook(_marked(lambda *_: current.set(draw())))]
+    handles = []
+
+    def gate(hook: Callable) -> Callable:
+        def marked(*given: Any) -> Any:
+            return hook(*given) if handles else None  # a copy may outlive the gates
+
+        marked.gate = True  # pyright: ignore[reportFunctionMemberAccess]
+        return marked
 
     def before(name: str, change: Callable[[Tensor], Tensor]) -> None:
         handles.append(
-            module(model, name).register_forward_pre_hook(_marked(lambda _, args: (change(args[0]), *args[1:])))
+            module(model, name).register_forward_pre_hook(gate(lambda _, args: (change(args[0]), *args[1:])))
         )
 
     def after(name: str, change: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> None:
         handles.append(
-            module(model, name).register_forward_hook(_marked(lambda at, args, output: change(at, args[0], output)))
+            module(model, name).register_forward_hook(gate(lambda at, args, output: change(at, args[0], output)))
         )
 
     def sublayer(part: Sublayer, family: str, i: int) -> None:
@@ -59,6 +73,7 @@ def gated(model: nn.Module, structure: Structure, draw: Callable[[], Openness]) 
         lives = None if structure.pre_norm else lambda: current.alive[family][i]
         after(part.norm, lambda at, x, y: current.normalised(at, x, lives).to(y.dtype))
 
+    handles.append(model.register_forward_pre_hook(gate(lambda called, _: current.set(draw(called)))))
     if structure.entry_norm:
         after(structure.entry_norm, lambda at, x, y: current.normalised(at, x * current.hidden.to(x.dtype)).to(y.dtype))
     else:
@@ -71,8 +86,8 @@ def gated(model: nn.Module, structure: Structure, draw: Callable[[], Openness]) 
     try:
         yield model
     finally:
-        for handle in handles:
-            handle.remove()
+        while handles:
+            handles.pop().remove()
 
 
 def without_gates(model: nn.Module) -> nn.Module:
@@ -82,11 +97,6 @@ def without_gates(model: nn.Module) -> nn.Module:
             for key in [key for key, hook in hooks.items() if hasattr(hook, "gate")]:
                 del hooks[key]
     return model
-
-
-def _marked(hook: Callable) -> Callable:
-    hook.gate = True  # pyright: ignore[reportFunctionMemberAccess]
-    return hook
 
 
 class _Current:
