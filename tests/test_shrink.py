@@ -350,10 +350,28 @@ def test_gates_that_leave_nothing_or_do_not_fit_are_refused():
         shrink(model, found, {"hidden": torch.zeros(HIDDEN)})
     with pytest.raises(ValueError, match=r"the gates 'head' have shape \(2, 3\), this structure needs \(3, 3\)"):
         shrink(model, found, {"head": torch.ones(2, 3)})
+    for what in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(
+            ValueError, match="the gates 'head' hold NaN, infinity or a negative number; 0 is shut, 1 wide open"
+        ):
+            shrink(model, found, {"head": torch.full((3, 3), 0.5).index_fill(0, torch.tensor([1]), what)})
     with pytest.raises(ValueError, match="does not fit into"):
         carve(copy.deepcopy(model), found, Shape(HIDDEN + 1, (1, 1, 1), (1, 1, 1)))
     with pytest.raises(ValueError, match="Encoder was not made by shrink"):
         shape_of(model)
+
+
+@pytest.mark.parametrize(
+    "gates", [{"heads": torch.zeros(3, 3)}, {"hidden": torch.ones(HIDDEN), "heads": torch.ones(3, 3)}]
+)
+def test_a_family_of_gates_that_does_not_exist_is_refused(gates):
+    model = built("words")
+    found = structure(model)
+    message = "families are some of attention, head, ffn, intermediate, hidden, got 'heads'"
+    with pytest.raises(ValueError, match=message):
+        shrink(model, found, gates)
+    with gated(model, found, lambda: gates), pytest.raises(ValueError, match=message):
+        answers(model, "words")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ def gated(model: nn.Module, structure: Structure, draw: Callable[[], Openness]) 
         draw: Returns ``{family: tensor}`` on the model's device, a family that is missing being wide open. Called once for
             each forward pass, so that in training every pass has gates of its own.
 
+    Raises:
+        ValueError: In the forward pass, if a family is unknown or the gates are those of another structure.
+
     Example:
         >>> from trainflat.compress.dialects import structure
         >>> from trainflat.tasks import zoo
@@ -106,7 +109,7 @@ class _Current:
         self.structure, self.open = structure, structure.open(device)
 
     def set(self, z: Openness) -> None:
-        z = {**self.open, **z}
+        z = {**self.open, **self.structure.checked(z)}
         heads, neurons = z["head"], z["intermediate"]
         attention, ffn = alive(z)
         self.alive = {"attention": attention, "ffn": ffn}

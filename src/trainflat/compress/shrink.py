@@ -62,7 +62,8 @@ def shrink(model: nn.Module, structure: Structure, z: Mapping[str, Tensor]) -> n
             family that is missing is wide open.
 
     Raises:
-        ValueError: If no hidden dimension is left, or the gates are those of another structure.
+        ValueError: If no hidden dimension is left, a gate is negative or not finite, a family is unknown, or the gates are those
+            of another structure.
 
     Example:
         >>> from trainflat import compress
@@ -73,11 +74,10 @@ def shrink(model: nn.Module, structure: Structure, z: Mapping[str, Tensor]) -> n
         >>> shape_of(small)
         Shape(hidden=32, heads=(4, 4), neurons=(128, 0))
     """
-    z = {**structure.open(), **{family: gate.detach().cpu() for family, gate in z.items()}}
-    if wrong := [family for family, shape in structure.shapes.items() if tuple(z[family].shape) != shape]:
-        raise ValueError(
-            f"the gates {wrong[0]!r} have shape {tuple(z[wrong[0]].shape)}, this structure needs {structure.shapes[wrong[0]]}"
-        )
+    z = {**structure.open(), **{family: gate.detach().cpu() for family, gate in structure.checked(z).items()}}
+    for family, gate in z.items():
+        if not bool(((gate >= 0) & gate.isfinite()).all()):
+            raise ValueError(f"the gates {family!r} hold NaN, infinity or a negative number; 0 is shut, 1 wide open")
     attention, ffn = alive(z)
     kept = Kept(
         hidden=z["hidden"].nonzero().flatten(),

@@ -129,6 +129,21 @@ class Structure:
         """All gates wide open: ones."""
         return {family: torch.ones(shape, device=device) for family, shape in self.shapes.items()}
 
+    def checked(self, z: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The gates ``z`` as they are, if their names and shapes are this structure's; a family may be missing.
+
+        Raises:
+            ValueError: If they are not.
+        """
+        if unknown := [family for family in z if family not in FAMILIES]:
+            raise ValueError(f"families are some of {', '.join(FAMILIES)}, got {unknown[0]!r}")
+        for family, gate in z.items():
+            if tuple(gate.shape) != self.shapes[family]:
+                raise ValueError(
+                    f"the gates {family!r} have shape {tuple(gate.shape)}, this structure needs {self.shapes[family]}"
+                )
+        return z
+
 
 def alive(z: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Which layers have an attention and which an FFN, given how far each gate is open.
