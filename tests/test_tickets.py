@@ -103,6 +103,17 @@ def test_a_ticket_does_not_go_into_another_body():
     assert equal(before, train.snapshot(other))
 
 
+@pytest.mark.parametrize("names", ["haed", ["head.", "haed."], ["*.weight"]])
+def test_a_name_that_is_in_neither_model_nor_start_is_refused_and_changes_nothing(names):
+    net = body_and_head()
+    ticket, before = drawn(net), train.snapshot(trained(net))
+    wrong = "haed" if "haed" in "".join(names) else r"\*\.weight"
+    for put in (lambda: ticket.rewind(net, keep=names), lambda: ticket.transplant(net, head=names)):
+        with pytest.raises(ValueError, match=f"no weight's name begins with '{wrong}"):
+            put()
+        assert equal(before, train.snapshot(net))
+
+
 # on disk
 
 

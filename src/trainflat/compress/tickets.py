@@ -41,10 +41,11 @@ class Ticket:
         Chen et al. keep the task's head in training over all rounds: ``keep=task.head``.
 
         Raises:
-            ValueError: If the model and the start differ in names or shapes.
+            ValueError: If the model and the start differ in names or shapes, or a prefix in ``keep`` begins no name.
         """
-        prefixes = _prefixes(keep)
-        stay = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefixes)}
+        own = model.state_dict()
+        prefixes = _prefixes(keep, own)
+        stay = {name: tensor for name, tensor in own.items() if name.startswith(prefixes)}
         restore(model, {**self.start, **stay})
         self.mask.apply_to(model)
 
@@ -52,11 +53,12 @@ class Ticket:
         """Put the ticket into a model for another task: same encoder, its own head (names that begin with ``head``).
 
         Raises:
-            ValueError: If anything but the head differs in names or shapes.
+            ValueError: If anything but the head differs in names or shapes, or a prefix in ``head`` begins no name in either.
         """
-        prefixes = _prefixes(head)
+        own = model.state_dict()
+        prefixes = _prefixes(head, [*own, *self.start])
         encoder = {name: tensor for name, tensor in self.start.items() if not name.startswith(prefixes)}
-        heads = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefixes)}
+        heads = {name: tensor for name, tensor in own.items() if name.startswith(prefixes)}
         restore(model, {**encoder, **heads})
         self.mask.apply_to(model)
 
@@ -113,8 +115,16 @@ def load_mask(path: Path) -> Mask:
     return _unpack(path, *read(path))
 
 
-def _prefixes(names: Iterable[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)  # "head" is one prefix, not four letters
+def _prefixes(given: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    prefixes = (given,) if isinstance(given, str) else tuple(given)  # "head" is one prefix, not four letters
+    names = list(names)
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+            raise ValueError(
+                f"no weight's name begins with {prefix!r}, so nothing would be kept; names begin with {parts}"
+            )
+    return prefixes
 
 
 def _pack(tensor: Tensor) -> Tensor:
