@@ -201,6 +201,12 @@ def test_training_for_four_bits_loses_less_in_four_bits_than_training_without():
     assert losses[True] < 0.5 * losses[False]
 
 
+def test_a_model_without_a_linear_layer_is_refused():
+    message = "there is nothing to quantize: Conv1d has no nn.Linear layer"
+    with pytest.raises(ValueError, match=message), quantize_aware(nn.Conv1d(1, 1, 1), weight_only):
+        pass
+
+
 def test_a_quantizer_that_does_not_say_where_weights_land_is_refused():
     with pytest.raises(TypeError, match=r"_weightless does not say where weights land.*_weightless\.place"):
         place(_weightless)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainflat.compress.linears import linears
 from trainflat.types import Quantizer
 
 __all__ = ["Place", "place", "quantize_aware"]
@@ -43,7 +44,7 @@ def quantize_aware(model: nn.Module, quantizer: Quantizer, **options: Any) -> It
 
     Raises:
         TypeError: If the quantizer does not say where weights land.
-        ValueError: If an option is none of the quantizer's values.
+        ValueError: If an option is none of the quantizer's values, the model has no ``nn.Linear``, or one holds NaN or infinity.
 
     Example:
         >>> from trainflat.compress import weight_only
@@ -56,7 +57,7 @@ def quantize_aware(model: nn.Module, quantizer: Quantizer, **options: Any) -> It
         (18.0, tensor([[36., 36.]]))
     """
     landed = place(quantizer, **options)
-    layers = [module for module in model.modules() if type(module) is nn.Linear]
+    layers = list(linears(model).values())
     before = [vars(layer).get("forward") for layer in layers]
 
     def forward(layer: nn.Linear, input: Tensor) -> Tensor:
