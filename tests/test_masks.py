@@ -263,6 +263,14 @@ def test_masks_of_different_models_are_not_combined(combine):
                 combine(one, two)
 
 
+@pytest.mark.parametrize("combine", [lambda a, b: a & b, lambda a, b: a.overlap(b)])
+def test_masks_of_different_shapes_are_not_combined(combine):
+    one, row = Mask({"w": torch.tensor([True])}), Mask({"w": torch.tensor([[True, False]])})
+    for a, b, shapes in ((one, row, r"\(1,\) and \(1, 2\)"), (row, one, r"\(1, 2\) and \(1,\)")):
+        with pytest.raises(ValueError, match=rf"the two masks are of different models: 'w' has shapes {shapes}"):
+            combine(a, b)
+
+
 def test_what_is_no_mask_is_refused():
     with pytest.raises(TypeError, match=r"the mask of 'w' must be bool, got torch\.float32"):
         Mask({"w": torch.ones(2)})

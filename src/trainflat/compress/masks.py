@@ -89,7 +89,7 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
 
     def __and__(self, other: Mask) -> Mask:
         """Alive in both."""
-        self._check_names(other)
+        self._check_same(other)
         return Mask({name: tensor & other[name] for name, tensor in self.items()})
 
     def __eq__(self, other: object) -> bool:
@@ -103,7 +103,7 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
 
     def overlap(self, other: Mask) -> float:
         """Intersection over union of the alive weights, in [0, 1]; 1 for equal masks, two empty ones included."""
-        self._check_names(other)
+        self._check_same(other)
         both = sum(int((tensor & other[name]).sum()) for name, tensor in self.items())
         either = sum(int((tensor | other[name]).sum()) for name, tensor in self.items())
         return both / either if either else 1.0
@@ -143,9 +143,13 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
             for hook in hooks:
                 hook.remove()
 
-    def _check_names(self, other: Mask) -> None:
+    def _check_same(self, other: Mask) -> None:
         if differ := sorted(self.keys() ^ other.keys()):
             raise ValueError(f"the two masks are of different models: {differ[0]!r} is in only one of them")
+        for name, tensor in self.items():
+            if tensor.shape != other[name].shape:
+                shapes = f"{tuple(tensor.shape)} and {tuple(other[name].shape)}"
+                raise ValueError(f"the two masks are of different models: {name!r} has shapes {shapes}")
 
     def _pairs(self, model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
         parameters = dict(model.named_parameters())
