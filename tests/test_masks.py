@@ -271,7 +271,29 @@ def test_masks_of_different_shapes_are_not_combined(combine):
             combine(a, b)
 
 
+def test_a_mask_without_weights_has_pruned_nothing():
+    mask = Mask({"w": torch.ones(0, 3, dtype=torch.bool)})
+    assert (mask.size, mask.density, mask.sparsity) == (0, 1.0, 0.0)
+    assert repr(mask) == "Mask(1 tensors, 0 weights, 0.0% pruned)"
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        ([True], "list"),
+        ([("w", torch.tensor([True]))], "list"),
+        (torch.tensor([True]), "Tensor"),
+        (nn.Linear(2, 2), "Linear"),
+    ],
+)
+def test_what_is_no_mapping_is_no_mask(given, got):
+    with pytest.raises(TypeError, match=f"a mask is made of {{name: bool tensor}}, got {got}; .*Mask.dense"):
+        Mask(given)
+
+
 def test_what_is_no_mask_is_refused():
+    with pytest.raises(TypeError, match=r"the mask of 'w' must be a bool tensor, got list"):
+        Mask({"w": [True, False]})
     with pytest.raises(TypeError, match=r"the mask of 'w' must be bool, got torch\.float32"):
         Mask({"w": torch.ones(2)})
     with pytest.raises(ValueError, match="a mask needs at least one tensor; does `where` select any parameter"):

@@ -22,7 +22,7 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
     """``{name: bool tensor}``, True = alive. Nothing is wrapped: state-dict keys and the forward pass stay as they were.
 
     Raises:
-        TypeError: If a tensor is not boolean.
+        TypeError: If it is given no mapping, or something else than boolean tensors.
         ValueError: If there is no tensor at all.
 
     Example:
@@ -37,7 +37,13 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
     """
 
     def __init__(self, alive: Mapping[str, Tensor]):
+        if not isinstance(alive, Mapping):
+            raise TypeError(
+                f"a mask is made of {{name: bool tensor}}, got {type(alive).__name__}; Mask.dense(model, where) makes a model's"
+            )
         for name, tensor in alive.items():
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"the mask of {name!r} must be a bool tensor, got {type(tensor).__name__}")
             if tensor.dtype != torch.bool:
                 raise TypeError(f"the mask of {name!r} must be bool, got {tensor.dtype}")
         if not alive:
@@ -80,8 +86,8 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
 
     @property
     def density(self) -> float:
-        """Share of the masked weights that lives: 1 - sparsity."""
-        return self.alive / self.size
+        """Share of the masked weights that lives: 1 - sparsity; 1 if there are none."""
+        return self.alive / self.size if self.size else 1.0
 
     def sparsity_in(self, model: nn.Module) -> float:
         """Pruned weights as a share of all the model's parameters, in [0, 1]."""
