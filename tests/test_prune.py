@@ -155,6 +155,18 @@ def test_float64_scores_are_ranked_in_float64():
     assert prune(scores, 0.4, within=full([(4,), (1,)]))["w0"].tolist() == [True, False, True, False]
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("sample", [1 << 20, 50])
+def test_whole_numbers_are_ranked_as_they_are_however_large(monkeypatch, dtype, sample):
+    monkeypatch.setattr(sys.modules["trainflat.compress.prune"], "SAMPLE", sample)
+    generator, most = torch.Generator().manual_seed(0), torch.iinfo(dtype).max
+    scores = {f"w{i}": most - torch.randint(0, 900, (40, 25), generator=generator).to(dtype) for i in range(2)}
+    mask = Mask({name: torch.ones(40, 25, dtype=torch.bool) for name in scores})
+    for sparsity in (0.1, 0.5, 0.99):
+        pruned = prune(scores, sparsity, within=mask)
+        assert np.array_equal(flat(pruned, mask).numpy(), by_sorting(scores, round(sparsity * mask.size), mask))
+
+
 def test_infinite_scores_come_last_and_minus_infinity_first():
     scores = {"w0": torch.tensor([float("inf"), 0.0, float("-inf"), 1.0])}
     mask = full([(4,)])

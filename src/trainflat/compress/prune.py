@@ -15,6 +15,7 @@ from trainflat.compress.masks import Mask
 __all__ = ["prune", "rounds"]
 
 SAMPLE = 1 << 20  # scores looked at to bracket the threshold
+_RANKED = (torch.float64, torch.int64, torch.int32)  # as they are: float32 would make ties of some
 
 
 def prune(
@@ -85,7 +86,7 @@ def rounds(sparsity: float, n: int) -> list[float]:
 
 
 def _scores(name: str, scores: Mapping[str, Tensor], alive: Bool[Tensor, " ..."]) -> Real[np.ndarray, " weights"]:
-    """The scores of one tensor, flat, on the CPU: a view, unless they are in half precision, which numpy lacks."""
+    """The scores of one tensor, flat, on the CPU: a view, unless of a type that numpy lacks or float32 holds as well."""
     if name not in scores:
         raise ValueError(f"there is no score for {name!r}, which the mask covers")
     score = scores[name]
@@ -93,7 +94,7 @@ def _scores(name: str, scores: Mapping[str, Tensor], alive: Bool[Tensor, " ..."]
         raise ValueError(f"the score of {name!r} has shape {tuple(score.shape)}, the mask {tuple(alive.shape)}")
     if score.numel() and bool(score.max().isnan()):  # torch's maximum of anything with a NaN is NaN
         raise ValueError(f"the score of {name!r} holds NaN; such weights cannot be ranked")
-    return _flat(score if score.dtype == torch.float64 else score.float())
+    return _flat(score if score.dtype in _RANKED else score.float())
 
 
 def _flat(tensor: Shaped[Tensor, " ..."]) -> Shaped[np.ndarray, " weights"]:
