@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import trainflat
-from trainflat import train
+from trainflat import compress, train
 from trainflat.testing.problem import equal, problem
 from trainflat.train import state
 
@@ -193,6 +193,21 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing(change, message
     with pytest.raises(ValueError, match=message):
         train.restore(net, wrong)
     assert equal(before, train.snapshot(net))
+
+
+def test_a_model_whose_weights_are_no_tensors_is_refused_and_nothing_is_written(tmp_path):
+    small = compress.dynamic_int8(problem()[0])
+    for use in (
+        lambda: train.snapshot(small),
+        lambda: train.restore(small, {}),
+        lambda: train.restore(small, small.state_dict()),
+        lambda: train.save_weights(tmp_path / "weights", small),
+    ):
+        with pytest.raises(
+            TypeError, match=r"this Sequential keeps a \w+ at '0\._packed_params\.\w+', where a tensor belongs"
+        ):
+            use()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_of_another_model_is_refused_and_changes_nothing(saved):

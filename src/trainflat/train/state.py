@@ -37,6 +37,9 @@ _UPHELD: WeakKeyDictionary[nn.Module, list[Callable[[nn.Module], None]]] = WeakK
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
     """A copy of all weights and buffers, on the CPU if the model is there, else on its device.
 
+    Raises:
+        TypeError: If the model keeps something else than tensors, as one in int8 does.
+
     Example:
         >>> model = nn.Linear(2, 1)
         >>> start = snapshot(model)
@@ -45,7 +48,7 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
         >>> torch.equal(model.weight, start["weight"])
         True
     """
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().clone() for name, tensor in _tensors(model).items()}
 
 
 def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -54,9 +57,10 @@ def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     While a mask is on the model, what it has pruned is zero again afterwards.
 
     Raises:
+        TypeError: As `snapshot`.
         ValueError: If a name or shape differs, or the state is the model's own memory; the model is then unchanged.
     """
-    own = model.state_dict()
+    own = _tensors(model)
     if missing := sorted(own.keys() ^ state.keys()):
         raise ValueError(
             f"this state is of another model: {missing[0]!r} and {len(missing) - 1} more are in only one of the two"
@@ -89,6 +93,17 @@ def upheld(model: nn.Module, again: Callable[[nn.Module], None]) -> Iterator[Non
         yield
     finally:
         _UPHELD[model].remove(again)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    own = model.state_dict()
+    for name, value in own.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"this {type(model).__name__} keeps a {type(value).__name__} at {name!r}, where a tensor belongs; one in int8 is "
+                f"saved by compress.save_quantized and copied by copy.deepcopy"
+            )
+    return own
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -132,7 +147,7 @@ def read(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tens
 
 def save_weights(path: Path, model: nn.Module, **header: Any) -> None:
     """The model's weights and buffers as safetensors; tied weights are written once for each name."""
-    write(path, {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, header)
+    write(path, snapshot(model), header)
 
 
 def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
