@@ -374,6 +374,44 @@ def test_a_family_of_gates_that_does_not_exist_is_refused(gates):
         answers(model, "words")
 
 
+def test_gates_and_structures_of_another_model_are_refused_and_leave_no_hook():
+    model = built("words")
+    found, without = structure(model), copy.deepcopy(model)
+    parent, _, norm = found.ffn[-1].norm.rpartition(".")
+    delattr(without.get_submodule(parent), norm)
+    wide = zoo.bert_small(vocabulary=30, positions=16, classes=2)
+    sizes = r"of another model: its 'layers\.0\.attention\.output' maps 12 to 12, here it maps 64 to 64"
+    for other, error, message in (
+        (built("bert"), LookupError, "has no module"),
+        (without, LookupError, f"has no module '{found.ffn[-1].norm}'"),
+        (wide, ValueError, sizes),
+    ):
+        with pytest.raises(error, match=message):
+            shrink(other, found, found.open())
+        with pytest.raises(error, match=message), Gates(found).on(other):
+            pass
+        assert not any(inner._forward_hooks or inner._forward_pre_hooks for inner in other.modules())
+
+
+def test_arguments_of_the_wrong_kind_are_told_what_belongs_there():
+    model = built("words")
+    found = structure(model)
+    gates = Gates(found)
+    for call, message in (
+        (lambda: Gates(model), r"a structure is what compress\.structure\(model\) returns, got Encoder"),
+        (lambda: shrink(model, gates, gates.deterministic()), r"a structure is .*, got Gates"),
+        (lambda: shrink(found, model, gates.deterministic()), "a structure is .*, got Encoder"),
+        (
+            lambda: shrink(model, found, gates),
+            r"gates are \{family: tensor\}, such as gates\.deterministic\(\); got Gates",
+        ),
+        (lambda: shrink(model, found, {"ffn": [1.0, 0.0, 1.0]}), "the gates 'ffn' must be a tensor, got list"),
+        (lambda: gates.on(found).__enter__(), "gates go on a model, got Structure"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
 @pytest.mark.parametrize(
     "plain", [{}, {"hidden": 0, "heads": [1], "neurons": [1]}, {"hidden": 1, "heads": 3, "neurons": [1]}]
 )

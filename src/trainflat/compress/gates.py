@@ -34,6 +34,7 @@ class Gates(nn.Module):
         seed: Draws the initial log-alphas.
 
     Raises:
+        TypeError: If the structure is something else, such as the model.
         ValueError: If a family is unknown or there is none, or ``drop`` is not in (0, 1).
 
     Example:
@@ -52,6 +53,8 @@ class Gates(nn.Module):
 
     def __init__(self, structure: Structure, *, families: Sequence[str] = FAMILIES, drop: float = 0.5, seed: int = 0):
         super().__init__()
+        if not isinstance(structure, Structure):
+            raise TypeError(f"a structure is what compress.structure(model) returns, got {type(structure).__name__}")
         if unknown := [name for name in families if name not in FAMILIES] or not families:
             raise ValueError(f"families are some of {', '.join(FAMILIES)}, got {unknown if families else 'none'}")
         if not 0 < drop < 1:
@@ -101,6 +104,9 @@ class Gates(nn.Module):
 
         Nothing is wrapped and no state-dict key changes; see `trainflat.compress.gating.gated`. A SAM rule whose passes
         replay dropout replays the gates as well. ``alive`` then says which layers had an attention and an FFN in the last pass.
+
+        Raises:
+            TypeError, LookupError, ValueError: If it is not a model of this structure.
         """
 
         def draw(called: nn.Module) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainflat.compress.units import Structure, Sublayer, alive, module
+from trainflat.compress.units import Structure, Sublayer, alive, check_fit, module
 
 __all__ = ["gated", "under", "without_gates"]
 
@@ -32,7 +32,8 @@ def gated(model: nn.Module, structure: Structure, draw: Callable[[], Openness]) 
             each forward pass, so that in training every pass has gates of its own.
 
     Raises:
-        ValueError: In the forward pass, if a family is unknown or the gates are those of another structure.
+        TypeError, LookupError, ValueError: If the structure is another model's; in the forward pass, if the gates are another
+            structure's.
 
     Example:
         >>> from trainflat.compress.dialects import structure
@@ -50,6 +51,7 @@ def gated(model: nn.Module, structure: Structure, draw: Callable[[], Openness]) 
 @contextmanager
 def under(model: nn.Module, structure: Structure, draw: Callable[[nn.Module], Openness]) -> Iterator[nn.Module]:
     """As `gated`; ``draw`` is told which module is called, the model or a copy of it."""
+    check_fit(model, structure)
     current = _Current(structure, next(model.parameters()).device)
     handles = []
 
@@ -76,17 +78,20 @@ def under(model: nn.Module, structure: Structure, draw: Callable[[nn.Module], Op
         lives = None if structure.pre_norm else lambda: current.alive[family][i]
         after(part.norm, lambda at, x, y: current.normalised(at, x, lives).to(y.dtype))
 
-    handles.append(model.register_forward_pre_hook(gate(lambda called, _: current.set(draw(called)))))
-    if structure.entry_norm:
-        after(structure.entry_norm, lambda at, x, y: current.normalised(at, x * current.hidden.to(x.dtype)).to(y.dtype))
-    else:
-        after(structure.entry, lambda at, x, y: y * current.hidden.to(y.dtype))
-    for i, (attention, ffn) in enumerate(zip(structure.attention, structure.ffn, strict=True)):
-        sublayer(attention, "attention", i)
-        sublayer(ffn, "ffn", i)
-    if structure.last_norm:
-        after(structure.last_norm, lambda at, x, y: current.normalised(at, x).to(y.dtype))
     try:
+        handles.append(model.register_forward_pre_hook(gate(lambda called, _: current.set(draw(called)))))
+        if structure.entry_norm:
+            after(
+                structure.entry_norm,
+                lambda at, x, y: current.normalised(at, x * current.hidden.to(x.dtype)).to(y.dtype),
+            )
+        else:
+            after(structure.entry, lambda at, x, y: y * current.hidden.to(y.dtype))
+        for i, (attention, ffn) in enumerate(zip(structure.attention, structure.ffn, strict=True)):
+            sublayer(attention, "attention", i)
+            sublayer(ffn, "ffn", i)
+        if structure.last_norm:
+            after(structure.last_norm, lambda at, x, y: current.normalised(at, x).to(y.dtype))
         yield model
     finally:
         while handles:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainflat.compress.cut import Kept, cut
 from trainflat.compress.gating import without_gates
-from trainflat.compress.units import Structure, alive, module
+from trainflat.compress.units import Structure, alive, check_fit, module
 
 __all__ = ["Shape", "carve", "shape_of", "shrink"]
 
@@ -62,8 +62,9 @@ def shrink(model: nn.Module, structure: Structure, z: Mapping[str, Tensor]) -> n
             family that is missing is wide open.
 
     Raises:
+        TypeError: If an argument is something else, or a gate no tensor.
         ValueError: If no hidden dimension is left, a gate is negative or not finite, a family is unknown, or the gates are those
-            of another structure.
+            of another structure or the structure that of another model (LookupError if it has other names).
 
     Example:
         >>> from trainflat import compress
@@ -74,6 +75,7 @@ def shrink(model: nn.Module, structure: Structure, z: Mapping[str, Tensor]) -> n
         >>> shape_of(small)
         Shape(hidden=32, heads=(4, 4), neurons=(128, 0))
     """
+    check_fit(model, structure)
     z = {**structure.open(), **{family: gate.detach().cpu() for family, gate in structure.checked(z).items()}}
     for family, gate in z.items():
         if not bool(((gate >= 0) & gate.isfinite()).all()):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FAMILIES", "Structure", "Sublayer", "alive", "module"]
+__all__ = ["FAMILIES", "Structure", "Sublayer", "alive", "check_fit", "module"]
 
 FAMILIES = ("attention", "head", "ffn", "intermediate", "hidden")
 """What can be removed: the attention of a layer, a head, the FFN of a layer, one of its neurons, a hidden dimension."""
@@ -133,16 +133,43 @@ class Structure:
         """The gates ``z`` as they are, if their names and shapes are this structure's; a family may be missing.
 
         Raises:
-            ValueError: If they are not.
+            TypeError: If they are no tensors by name.
+            ValueError: If a family is unknown, or of another shape.
         """
+        if not isinstance(z, Mapping):
+            raise TypeError(f"gates are {{family: tensor}}, such as gates.deterministic(); got {type(z).__name__}")
         if unknown := [family for family in z if family not in FAMILIES]:
             raise ValueError(f"families are some of {', '.join(FAMILIES)}, got {unknown[0]!r}")
         for family, gate in z.items():
+            if not isinstance(gate, Tensor):
+                raise TypeError(f"the gates {family!r} must be a tensor, got {type(gate).__name__}")
             if tuple(gate.shape) != self.shapes[family]:
                 raise ValueError(
                     f"the gates {family!r} have shape {tuple(gate.shape)}, this structure needs {self.shapes[family]}"
                 )
         return z
+
+
+def check_fit(model: nn.Module, structure: Structure) -> None:
+    """Whether a structure is this model's, as far as the sizes of its sub-layers tell.
+
+    Raises:
+        TypeError: If one of the two is something else.
+        LookupError: If the model has no such sub-layer.
+        ValueError: If a sub-layer has another size.
+    """
+    if not isinstance(structure, Structure):
+        raise TypeError(f"a structure is what compress.structure(model) returns, got {type(structure).__name__}")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"gates go on a model, got {type(model).__name__}")
+    for part in (*structure.attention, *structure.ffn):
+        writes, sizes = module(model, part.writes), (part.units * part.width, structure.hidden)
+        here = getattr(writes, "in_features", sizes[0]), getattr(writes, "out_features", sizes[1])
+        if here != sizes:
+            raise ValueError(
+                f"the structure is of another model: its {part.writes!r} maps {sizes[0]} to {sizes[1]}, here it maps {here[0]} "
+                f"to {here[1]}"
+            )
 
 
 def alive(z: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
