@@ -117,3 +117,20 @@ def test_an_average_of_other_parameters_is_not_applied():
         ValueError, match="of other parameters, such as 'weight': show it the names.*such as '0.weight'"
     ):
         average.apply_to(nn.Sequential(one))
+
+
+@pytest.mark.parametrize(
+    ("saved", "made", "said"),
+    [
+        (
+            flat.swa,
+            flat.ema,
+            r"it holds mean, count, reached, and here it has to be mean, count; make the average as it",
+        ),
+        (flat.ema, flat.swa, r"it holds mean, count, and here it has to be mean, count, reached"),
+        (flat.ema, flat.last, r"it holds mean, count, and here it has to be nothing"),
+    ],
+)
+def test_the_state_of_another_average_is_refused(saved, made, said):
+    with pytest.raises(ValueError, match=said):
+        made().load_state_dict(saved().state_dict())

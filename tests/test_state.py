@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import trainflat
-from trainflat import compress, train
+from trainflat import compress, flat, train
 from trainflat.testing.problem import equal, problem
 from trainflat.train import state
 
@@ -118,6 +118,51 @@ def test_a_rule_with_memory_is_saved_with_the_run(tmp_path):
     assert torch.equal(again.memory["direction"].pop("0.weight"), rule.memory["direction"].pop("0.weight"))
     assert again.memory == rule.memory
     assert type(again.memory["radii"]) is tuple
+
+
+def with_memory(rule):
+    net, batch = problem()
+    adam = torch.optim.Adam(net.parameters(), lr=0.01)
+    train.fit(net, train.cross_entropy, repeat(batch), adam, steps=3, gradient=rule)
+    return net, adam
+
+
+@pytest.mark.parametrize(
+    ("memory", "message"),
+    [
+        (
+            {},
+            r"the memory of the run's gradient, without which the run would not go on as it was: load it with gradient=",
+        ),
+        (
+            {"gradient": flat.sam()},
+            r"made as it was for the run; what is given remembers nothing: <trainflat.flat.rule.Rule ",
+        ),
+        (
+            {"gradient": flat.stale_sam(), "average": flat.swa()},
+            r"no memory of the run's average, so that this one would begin",
+        ),
+    ],
+)
+def test_a_memory_that_nobody_takes_is_told_and_changes_nothing(memory, message, tmp_path):
+    rule = flat.stale_sam()
+    net, adam = with_memory(rule)
+    train.save_state(tmp_path / "run", net, adam, step=3, gradient=rule, average=flat.last())
+    other, _ = problem()
+    before, fresh, stream = train.snapshot(other), torch.optim.Adam(other.parameters()), torch.get_rng_state()
+    with pytest.raises(ValueError, match=message):
+        train.load_state(tmp_path / "run", other, fresh, **memory)
+    assert equal(before, train.snapshot(other))
+    assert not fresh.state
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
+def test_what_remembers_nothing_may_be_left_out_or_given(tmp_path):
+    net, optimizer = trained()
+    train.save_state(tmp_path / "run", net, optimizer, step=3, gradient=flat.sam(), average=flat.last())
+    assert train.load_state(tmp_path / "run", net, optimizer) == (3, {})
+    train.save_state(tmp_path / "run", net, optimizer, step=3)
+    assert train.load_state(tmp_path / "run", net, optimizer, gradient=flat.plain(), average=flat.last()) == (3, {})
 
 
 def test_a_header_is_kept_beside_the_run(tmp_path):

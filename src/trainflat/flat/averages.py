@@ -104,7 +104,7 @@ class _Last:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        return None
+        _check_kind(self, state)
 
 
 class _Mean:
@@ -151,6 +151,7 @@ class _Mean:
         return {"mean": self.mean, "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        _check_kind(self, state)
         self.mean = {name: tensor.clone() for name, tensor in state["mean"].items()}
         self.count = state["count"]
 
@@ -182,3 +183,11 @@ class _Ema(_Mean):
 
     def __call__(self, params: Params, t: float) -> None:
         self.take(params, 1 - self.decay)
+
+
+def _check_kind(average: Any, state: Mapping[str, Any]) -> None:
+    if state.keys() != average.state_dict().keys():
+        raise ValueError(
+            f"this state is of another average: it holds {', '.join(state) or 'nothing'}, and here it has to be "
+            f"{', '.join(average.state_dict()) or 'nothing'}; make the average as it was for the run"
+        )

@@ -202,13 +202,19 @@ def load_state(
 ) -> tuple[int, dict]:
     """Put back what `save_state` wrote; returns the number of finished steps and the extra header.
 
+    The rule, the average and the objective are made as they were for the run, and then remember what those did.
+
     Raises:
         FileNotFoundError, ValueError: As `read` and `restore`.
+        ValueError: If a memory was saved and there is nobody here to take it, or the other way round; nothing is changed then.
     """
     tensors, header = read(path)
+    memories = {"gradient": gradient, "average": average, "objective": objective}
+    for name, memory in memories.items():
+        _check_memory(path, name, header.get(name), memory)
     restore(model, {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")})
     optimizer.load_state_dict(put_together(header["optimizer"], tensors))
-    for name, memory in {"gradient": gradient, "average": average, "objective": objective}.items():
+    for name, memory in memories.items():
         if header.get(name) is not None and hasattr(memory, "load_state_dict"):
             memory.load_state_dict(put_together(header[name], tensors))
     torch.set_rng_state(tensors["random/torch"])
@@ -219,6 +225,22 @@ def load_state(
     version, words, gauss = header["random"]["python"]
     random.setstate((version, tuple(words), gauss))
     return header["step"], header["extra"]
+
+
+def _check_memory(path: Path, name: str, saved: dict[str, Any] | None, memory: Any) -> None:
+    """A run that forgets, or remembers nothing of what it did, would go on otherwise than if it had never stopped."""
+    held, here = saved is not None and any(saved.values()), hasattr(memory, "load_state_dict")
+    if held and not here:
+        given = "" if memory is None else f"; what is given remembers nothing: {memory!r}"
+        raise ValueError(
+            f"{path} holds the memory of the run's {name}, without which the run would not go on as it was: load it with "
+            f"{name}=..., made as it was for the run{given}"
+        )
+    if not held and here and memory.state_dict():
+        raise ValueError(
+            f"{path} holds no memory of the run's {name}, so that this one would begin anew: save the run with {name}=..., too, "
+            f"or leave {name} out here if it is to begin"
+        )
 
 
 def take_apart(at: str, value: Any, tensors: dict[str, Tensor]) -> Any:
