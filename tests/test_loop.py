@@ -168,6 +168,84 @@ def test_a_second_fit_starts_from_the_base_rate_again():
         assert steps[0].lr == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("schedule", [1.0, train.linear(1.0, 0.0)], ids=["none", "linear"])
+def test_a_rate_that_is_set_between_two_fits_is_the_new_base(schedule):
+    net, batch = problem()
+    optimizer = sgd(net)
+    for rate in (0.1, 0.02, 0.3):
+        optimizer.param_groups[0]["lr"] = rate
+        steps = train.fit(net, train.cross_entropy, repeat(batch), optimizer, steps=2, lr=schedule)
+        assert [step.lr for step in steps] == pytest.approx([rate, rate * train.schedules.at(schedule, 0.5)])
+
+
+def test_a_rate_that_was_set_on_the_way_is_saved_with_the_run(tmp_path):
+    options, rates = {"steps": 5, "lr": train.linear(1.0, 0.0)}, {}
+    for stop in (None, 2, 3):
+        net, batch = problem()
+        optimizer, rates[stop] = sgd(net), []
+        for step in train.loop(net, train.cross_entropy, repeat(batch), optimizer, **options):
+            rates[stop].append(step.lr)
+            if step.index == 1:
+                optimizer.param_groups[0]["lr"] = 1.0
+            if step.index + 1 == stop:
+                train.save_state(tmp_path / "state", net, optimizer, step=stop)
+                break
+        if stop:
+            net, _ = problem()
+            optimizer = sgd(net)
+            start, _ = train.load_state(tmp_path / "state", net, optimizer)
+            resumed = train.loop(net, train.cross_entropy, repeat(batch), optimizer, start=start, **options)
+            rates[stop] += [step.lr for step in resumed]
+    assert rates[None] == pytest.approx([0.1, 0.08, 0.6, 0.4, 0.2])
+    assert rates[None] == rates[2] == rates[3]
+
+
+def test_a_state_of_before_goes_on_from_its_base_rate():
+    net, batch = problem()
+    optimizer = sgd(net, lr=0.05)  # where the schedule had left it
+    optimizer.param_groups[0]["initial_lr"] = 0.1
+    rest = train.fit(net, train.cross_entropy, repeat(batch), optimizer, steps=4, start=2, lr=train.linear(1.0, 0.0))
+    assert [step.lr for step in rest] == pytest.approx([0.05, 0.025])
+
+
+SCHEDULERS = {
+    "warm-up": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: min(1.0, step / 3)),
+    "StepLR": lambda o: torch.optim.lr_scheduler.StepLR(o, 2, gamma=0.5),
+    "CosineAnnealingLR": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 6),
+    "OneCycleLR": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.3, total_steps=7),
+}
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_a_scheduler_of_torchs_that_is_stepped_between_the_steps_sets_the_rate(scheduler, kind):
+    def made():
+        net, batch = problem()
+        optimizer = torch.optim.SGD(net.parameters(), lr=kind(0.1), momentum=0.9)
+        return net, batch, optimizer, scheduler(optimizer)
+
+    by_hand, batch, optimizer, schedule = made()
+    for _ in range(6):
+        optimizer.zero_grad()
+        train.cross_entropy(by_hand, batch).backward()
+        optimizer.step()
+        schedule.step()
+    net, batch, optimizer, schedule = made()
+    for _ in train.loop(net, train.cross_entropy, repeat(batch), optimizer, steps=6):
+        schedule.step()
+    assert equal(train.snapshot(net), train.snapshot(by_hand))
+
+
+def test_a_group_that_is_added_between_two_steps_has_its_own_rate():
+    net, batch = problem()
+    optimizer = torch.optim.SGD(net[0].parameters(), lr=0.1)
+    run = train.loop(net, train.cross_entropy, repeat(batch), optimizer, steps=2, lr=train.linear(1.0, 0.0))
+    next(run)
+    optimizer.add_param_group({"params": net[4].parameters(), "lr": 0.02})
+    next(run)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.01])
+
+
 def test_a_number_scales_the_rate():
     net, batch = problem()
     assert train.fit(net, train.cross_entropy, repeat(batch), sgd(net), steps=1, lr=0.5)[0].lr == pytest.approx(0.05)

@@ -9,6 +9,7 @@ from fractions import Fraction
 from inspect import signature
 from itertools import islice
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,8 @@ def loop(
         start: Steps already done.
         gradient: Where the gradient is taken; default: at the weights (``flat.plain``).
         lr: Factor on each parameter group's own learning rate, a number or a schedule; a group with ``scheduled`` False
-            keeps its own. Default: 1, no schedule.
+            keeps its own. That is the one which the caller, or a scheduler of torch's, set last, before the run or between two
+            steps; what the loop made of it does not count. Default: 1, no schedule.
         accumulate: Micro-batches in one step. The loss is the mean of their means, so equal sizes give the gradient of
             the large batch.
         clip: Largest L2 norm of the gradient that reaches the optimizer (the second one for SAM), over all parameters
@@ -123,14 +125,16 @@ def loop(
     device = next(iter(params.values())).device
     stream = enter(batches, start * accumulate)
     for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])  # torch's own schedulers keep it there too; state dicts carry it
+        if start and "initial_lr" in group:
+            group.setdefault("own_lr", group["initial_lr"])  # of a state that was saved when the loop kept only that
+            group.setdefault("last_lr", group["lr"])
     for index in range(start, steps):
         micro = [to_device(batch, device) for batch in islice(stream, accumulate)]
         if len(micro) < accumulate:
             raise ValueError(f"the batches ended at step {index} of {steps}; give an endless stream or fewer steps")
         t = index / steps
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * (at(lr, t) if group.get("scheduled", True) else 1.0)
+            _set_rate(group, at(lr, t) if group.get("scheduled", True) else 1.0)
         model.train()  # the caller may have evaluated since the last step,
         params = _trainable(model)  # or frozen a layer, or let one go
         began = perf_counter()
@@ -160,6 +164,14 @@ def _check_rule(gradient: Gradient) -> None:
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _set_rate(group: dict[str, Any], factor: float) -> None:
+    """The group's own learning rate times the factor. Its own is what anybody but the loop set last; state dicts carry both."""
+    if group["lr"] != group.get("last_lr"):
+        group["own_lr"] = group["lr"]
+    group["lr"] = group["own_lr"] * factor
+    group["last_lr"] = float(group["lr"])  # a tensor could be written into
 
 
 def fit(*args, **kwargs) -> list[Step]:
