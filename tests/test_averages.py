@@ -134,3 +134,9 @@ def test_an_average_of_other_parameters_is_not_applied():
 def test_the_state_of_another_average_is_refused(saved, made, said):
     with pytest.raises(ValueError, match=said):
         made().load_state_dict(saved().state_dict())
+
+
+@pytest.mark.parametrize("t", [0.0, 1.1, 100, -1, float("nan")])
+def test_swa_is_told_progress_and_not_a_count_of_steps(t):
+    with pytest.raises(ValueError, match=r"the progress after a step, \(step.index \+ 1\) / steps, in \(0, 1\]; got"):
+        flat.swa()({"w": nn.Parameter(torch.ones(1))}, t)

@@ -27,14 +27,14 @@ def sgd(net, lr=0.1):
 
 def visited(rule, net, batch):
     """Which parameters were elsewhere in the last pass."""
-    places = []
+    places, trained = [], [p.requires_grad for p in net.parameters()]
 
     def objective(model, batch):
         places.append(train.snapshot(model))
         return train.cross_entropy(model, batch)
 
     train.fit(net, objective, [batch], sgd(net), steps=1, gradient=rule)
-    assert all(p.requires_grad for p in net.parameters())
+    assert [p.requires_grad for p in net.parameters()] == trained
     return {name for name in places[0] if not torch.equal(places[0][name], places[-1][name])}
 
 
@@ -133,6 +133,33 @@ def test_a_model_without_such_layers_is_refused():
     norm = nn.LayerNorm(6)
     with pytest.raises(ValueError, match="no linear or convolutional layer"):
         train.fit(norm, train.cross_entropy, [batch], sgd(norm), steps=1, gradient=flat.cram())
+
+
+@pytest.mark.parametrize(
+    ("gave", "error", "message"),
+    [
+        (
+            ["4.wieght", "0"],
+            ValueError,
+            "it gave '4.wieght' and 1 more, and the trainable parameters are named like '0.weight'",
+        ),
+        (set(), ValueError, "chose nothing to move: it gave no name, and the trainable .*; use plain to move none"),
+        ("4.weight", TypeError, "gives the set of the names of the parameters that move; this one gave '4.weight'"),
+        (None, TypeError, "this one gave None"),
+    ],
+)
+def test_a_choice_of_ones_own_that_moves_nothing_is_told(gave, error, message):
+    net, batch = problem()
+    rule = flat.compose(0.05, where=lambda model, params: gave)
+    with pytest.raises(error, match=message):
+        train.fit(net, train.cross_entropy, [batch], sgd(net), steps=1, gradient=rule)
+
+
+def test_a_choice_of_ones_own_may_give_frozen_names_and_any_iterable():
+    net, batch = problem()
+    net[0].weight.requires_grad_(False)
+    rule = flat.compose(0.5, where=lambda model, params: (name for name in ("4.weight", "0.weight")))
+    assert visited(rule, net, batch) == {"4.weight"}
 
 
 def test_what_is_to_stay_dense_is_found_in_wrapped_models_and_a_name_that_is_none_is_refused():

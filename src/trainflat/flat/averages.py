@@ -47,7 +47,7 @@ def swa(*, checkpoints: int = 10, share: float = 0.5) -> Average:
         share: Share of them that is averaged, in (0, 1]. Default: 0.5, the last half, as Na et al.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or later a progress that it is told.
 
     Example:
         >>> model, average = nn.Linear(1, 1, bias=False), swa(checkpoints=4)
@@ -163,6 +163,10 @@ class _Swa(_Mean):
         self.reached = 0  # checkpoints so far
 
     def __call__(self, params: Params, t: float) -> None:
+        if not 0 < t <= 1:
+            raise ValueError(
+                f"an average is told the progress after a step, (step.index + 1) / steps, in (0, 1]; got {t}"
+            )
         passed = int(t * self.checkpoints + 1e-9)  # t = i / n is i up to rounding
         if passed > self.reached and passed >= self.first:
             self.take(params, 1 / (self.count + 1))

@@ -9,7 +9,7 @@ from trainflat.flat.auto import Auto
 from trainflat.flat.combine import Replace
 from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2
-from trainflat.flat.places import Where
+from trainflat.flat.places import Where, some
 from trainflat.flat.radius import Given, Radius
 from trainflat.flat.rule import Dropout, Point, Rule, RuleWithMemory
 from trainflat.flat.together import check_together
@@ -39,7 +39,7 @@ def compose(
         rho: How far: a number, a schedule, ``"auto"`` (found by `trainflat.flat.auto.Auto`) or such a choice; 0 is `plain`.
         direction: Along what, of `trainflat.flat.ascent` or `trainflat.flat.draws`. Default: this batch's gradient.
         metric: In which metric the direction has length 1, of `trainflat.flat.metrics`. Default: the L2 norm over all.
-        where: Which parameters move, of `trainflat.flat.places`. Default: all.
+        where: Which parameters move, of `trainflat.flat.places`, or your own ``(model, params) -> names``. Default: all.
         start: From which point, instead of the weights: their compressed version.
         point: What is done to the point that was reached: pruned or quantized.
         combine: What becomes of the gradients, of `trainflat.flat.combine`. Default: the last one replaces the first.
@@ -79,4 +79,4 @@ def compose(
     }
     check_together(choices, metric, pieces)
     remembers = any(choice.remembers for choice in choices.values() if choice is not None)
-    return (RuleWithMemory if remembers else Rule)(choices, metric, where, pieces, eps, dropout)
+    return (RuleWithMemory if remembers else Rule)(choices, metric, where and some(where), pieces, eps, dropout)

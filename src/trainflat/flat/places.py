@@ -11,7 +11,7 @@ from torch import nn
 
 from trainflat.types import Params
 
-__all__ = ["Where", "head", "last_layers", "matrices", "norm_layers"]
+__all__ = ["Where", "head", "last_layers", "matrices", "norm_layers", "some"]
 
 MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -60,6 +60,30 @@ def matrices(model: nn.Module, params: Params) -> set[str]:
     embeddings = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
     weights = {id(m.weight) for m in modules if _is_matrix(m)} - embeddings
     return {name for name, p in params.items() if id(p) in weights}
+
+
+def some(where: Where) -> Where:
+    """The same choice, which says so if it chooses nothing that is trained.
+
+    Raises:
+        TypeError: If it does not give names.
+        ValueError: If none of them is one of a trainable parameter.
+    """
+
+    def chosen(model: nn.Module, params: Params) -> set[str]:
+        names = where(model, params)
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise TypeError(f"`where` gives the set of the names of the parameters that move; this one gave {names!r}")
+        given = list(names)
+        if found := params.keys() & given:
+            return found
+        gave = f"{given[0]!r} and {len(given) - 1} more" if given else "no name"
+        raise ValueError(
+            f"`where` chose nothing to move: it gave {gave}, and the trainable parameters are named like "
+            f"{next(iter(params))!r}; use plain to move none"
+        )
+
+    return chosen
 
 
 def head(model: nn.Module) -> set[int]:
