@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from collections import UserDict, namedtuple
 from itertools import chain, islice
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from trainflat import train
-from trainflat.train.batches import MEGABATCH, enter, first_part, to_device
+from trainflat import flat, train
+from trainflat.testing.problem import same
+from trainflat.train.batches import MEGABATCH, enter, first_part, pair, to_device
 
 sizes = st.integers(1, 40)
 
@@ -115,3 +118,94 @@ def test_a_derived_seed_is_one_that_torch_takes(name, number):
     assert 0 <= seed < 2**63
     assert torch.Generator().manual_seed(seed).initial_seed() == seed
     assert seed != train.derive(name, number + 1)
+
+
+# what a batch is
+
+
+class Encoding(UserDict):
+    """As transformers' BatchEncoding: the keys are attributes, too."""
+
+    def __getattr__(self, name):
+        if name in vars(self).get("data", {}):
+            return self.data[name]
+        raise AttributeError(name)
+
+
+Named = namedtuple("Named", "input_ids labels")
+IDS, LABELS = torch.arange(16).reshape(8, 2) % 10, torch.arange(8) % 3
+BATCHES = {
+    "a dict": {"input_ids": IDS, "labels": LABELS},
+    "an encoding": Encoding(input_ids=IDS, labels=LABELS),
+    "a named tuple": Named(IDS, LABELS),
+    "three parts": (IDS, torch.ones(8), LABELS),
+    "a pair with an encoding": (Encoding(input_ids=IDS), LABELS),
+}
+READ = {
+    "a dict": lambda batch: (batch["input_ids"], batch["labels"]),
+    "an encoding": lambda batch: (batch.input_ids, batch.labels),
+    "a named tuple": lambda batch: (batch.input_ids, batch.labels),
+    "three parts": lambda batch: (batch[0], batch[2]),
+    "a pair with an encoding": lambda batch: (batch[0].input_ids, batch[1]),
+}
+
+
+def embedder():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("rule", [flat.sam, flat.quarter_batch, flat.m_sam, flat.esam])
+@pytest.mark.parametrize("kind", BATCHES)
+def test_an_objective_of_ones_own_may_read_any_batch(kind, rule):
+    ends = []
+    for read, batch in ((READ[kind], BATCHES[kind]), (lambda batch: batch, (IDS, LABELS))):
+        net = embedder()
+        objective = lambda model, batch, read=read: train.cross_entropy(model, read(batch))
+        train.fit(net, objective, [batch] * 2, torch.optim.SGD(net.parameters(), 0.1), steps=2, gradient=rule())
+        ends.append([train.snapshot(net), flat.Loss(net, objective, [batch, batch]).value()])
+    assert same(*ends)
+    assert len(READ[kind](BATCHES[kind])[0]) == 8  # the batch given is whole
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (BATCHES["a dict"], r"this is a dict of 'input_ids', 'labels'\. Make pairs of them"),
+        (BATCHES["an encoding"], "this is a Encoding of 'input_ids', 'labels'"),
+        (BATCHES["three parts"], "this is a tuple of 3"),
+        (IDS, r"this is a Tensor of shape \(8, 2\), as if one batch were given instead of a list of them"),
+        (None, "this is a NoneType"),
+    ],
+)
+def test_what_is_no_pair_is_told_wherever_one_is_needed(batch, said):
+    net = embedder()
+    for use in (
+        lambda: train.fit(net, train.cross_entropy, [batch], torch.optim.SGD(net.parameters(), 0.1), steps=1),
+        lambda: train.mean_squared_error(net, batch),
+        lambda: train.predict(net, [batch]),
+        lambda: train.evaluate(net, [batch], lambda logits, labels: {}),
+        lambda: flat.features(net, [batch], "1"),
+        lambda: pair(batch),
+    ):
+        with pytest.raises(TypeError, match=rf"a batch is a pair \(inputs, labels\), .* {said}"):
+            use()
+
+
+def test_a_pair_may_be_a_named_tuple_or_hold_an_encoding():
+    class ByName(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = embedder()
+
+        def forward(self, input_ids):
+            return self.net(input_ids)
+
+    net = ByName()
+    (expected, _) = train.predict(net.net, [(IDS, LABELS)])[0]
+    (found, _) = train.predict(net, [BATCHES["a pair with an encoding"]])[0]
+    assert (found == expected).all()
+    (found, _) = train.predict(net.net, [BATCHES["a named tuple"]])[0]
+    assert (found == expected).all()
+    of = (BATCHES["a pair with an encoding"], ({"input_ids": IDS}, LABELS))
+    assert torch.equal(*(flat.features(net, [batch], "net.1") for batch in of))

@@ -86,6 +86,23 @@ def test_inputs_by_keyword_and_outputs_with_logits_are_understood():
     assert torch.equal(train.logits(Model(), batch[0]), 2 * torch.eye(3))
 
 
+@pytest.mark.parametrize("output", [lambda z: (z, z), lambda z: {"logits": z}], ids=["tuple", "dict"])
+def test_an_output_without_logits_is_told(output):
+    net = problem()[0]
+    net.register_forward_hook(lambda module, args, out: output(out))
+    for use in (train.cross_entropy, lambda model, batch: train.predict(model, [batch])):
+        with pytest.raises(
+            TypeError, match=r"the model gives a (tuple|dict); the logits are a tensor, or the \.logits"
+        ):
+            use(net, problem()[1])
+
+
+def test_labels_that_are_no_tensor_are_told():
+    net, (x, y) = problem()
+    with pytest.raises(TypeError, match="the labels of a batch are a tensor; these are a list"):
+        train.predict(net, [(x, y.tolist())])
+
+
 def test_cross_entropy_is_the_mean_over_the_batch_in_nats():
     z, y = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
     expected = -(z - z.logsumexp(-1, keepdim=True))[torch.arange(5), y].mean()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from trainflat.flat.geometry import measuring
-from trainflat.train.batches import examples, to_device
+from trainflat.train.batches import examples, pair, to_device
 from trainflat.types import Batch
 
 __all__ = ["Features", "cka", "effective_rank", "feature_rank", "features"]
@@ -47,6 +47,7 @@ def features(
         LookupError: If there is no such module, with the near miss.
         ValueError: If it is not used in the forward pass, its features are not one row for each example or their number
             changes from batch to batch (flattened sequences), or there are no batches.
+        TypeError: If a batch is no pair.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
@@ -69,8 +70,8 @@ def features(
         with measuring(model):
             for batch in batches:
                 seen.clear()
-                inputs, _ = to_device(batch, device)
-                model(**inputs) if isinstance(inputs, dict) else model(inputs)
+                inputs, _ = pair(to_device(batch, device))
+                model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
                 if not seen:
                     raise ValueError(
                         f"{layer!r} is no part of the forward pass, so it has no features; name another layer"
@@ -197,7 +198,7 @@ def _rows(found: Tensor, inputs: Any, tokens: str) -> Tensor:
         return found.flatten(1) if found.ndim > 1 else found[:, None]
     if tokens == "first":
         return found[:, 0]
-    present = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    present = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
     if present is None:
         return found.mean(1)
     if present.shape != found.shape[:2]:

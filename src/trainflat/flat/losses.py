@@ -34,7 +34,8 @@ class Loss:
     Args:
         model: Where its weights are is where the loss is measured; what is not trainable stays.
         objective: ``(model, batch) -> loss``, the *mean* over the batch's examples.
-        batches: Pairs ``(inputs, labels)``; kept, since each pass goes over all of them. Each counts by its examples.
+        batches: Pairs ``(inputs, labels)``, or what else the objective takes; kept, since each pass goes over all of them. Each
+            counts by its examples.
         mask: ``{name: bool tensor}``, as a `trainflat.compress.Mask` is. Coordinates that are False are frozen: gradients
             and curvature are zero there. Default: what a mask that is now on the model (``with mask.on(model):``) has
             pruned, else none. A model that merely has zeros moves them.

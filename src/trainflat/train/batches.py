@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import islice
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch.nn import functional
 from trainflat.train.seeds import derive
 from trainflat.types import Batch
 
-__all__ = ["Stream", "enter", "examples", "first_part", "part", "pick", "to_device", "to_length"]
+__all__ = ["Stream", "enter", "examples", "first_part", "pair", "part", "pick", "to_device", "to_length"]
 
 MEGABATCH = 50  # batches whose examples are sorted by length together, as transformers' LengthGroupedSampler
 
@@ -102,6 +104,33 @@ def enter(batches: Any, position: int) -> Iterator[Batch]:
     return islice(iter(batches), position, None)
 
 
+def pair(batch: Batch) -> tuple[Any, Any]:
+    """The inputs and the labels of a batch.
+
+    Raises:
+        TypeError: If it is something else, such as a dict in which the labels are.
+
+    Example:
+        >>> pair({"input_ids": torch.ones(2, 3), "labels": torch.ones(2)})              # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        TypeError: a batch is a pair (inputs, labels), ... this is a dict of 'input_ids', 'labels'. Make pairs of them, ...
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    kind = type(batch).__name__
+    if isinstance(batch, Mapping):
+        kind += f" of {', '.join(map(repr, batch))}"
+    elif isinstance(batch, (tuple, list)):
+        kind += f" of {len(batch)}"
+    elif isinstance(batch, Tensor):
+        kind += f" of shape {tuple(batch.shape)}, as if one batch were given instead of a list of them"
+    raise TypeError(
+        "a batch is a pair (inputs, labels), where inputs is a tensor or a dict of those that the model takes by name; this is "
+        f"a {kind}. Make pairs of them, ({{'input_ids': ...}}, labels), or write an objective of your own, (model, batch) -> "
+        "loss: train.fit and flat.Loss take any batch that it reads"
+    )
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with every tensor in it on the device."""
     return _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
@@ -142,8 +171,15 @@ def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
         return change(batch)
     if isinstance(batch, dict):
         return {key: _each(value, change) for key, value in batch.items()}
+    if isinstance(batch, UserDict):  # such as the BatchEncoding of a tokenizer, whose keys are attributes, too
+        changed = copy(batch)
+        changed.data = _each(batch.data, change)
+        return changed
     if isinstance(batch, (tuple, list)):
-        return type(batch)(_each(value, change) for value in batch)
+        values = [_each(value, change) for value in batch]
+        return (
+            type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
+        )  # a named tuple, or a plain one
     return batch
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 from jaxtyping import Float32, Shaped
-from torch import nn
+from torch import Tensor, nn
 
-from trainflat.train.batches import to_device
+from trainflat.train.batches import pair, to_device
 from trainflat.train.objectives import logits
 from trainflat.types import Batch
 
@@ -24,7 +24,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: Metrics) -> di
     """``metrics(logits, labels)`` over all batches together, as float32 and int64/float32 arrays; see `predict`.
 
     Raises:
-        ValueError: If there are no batches.
+        TypeError, ValueError: As `predict`.
 
     Example:
         >>> batch = (torch.eye(3), torch.tensor([0, 1, 0]))
@@ -44,6 +44,7 @@ def predict(model: nn.Module, batches: Iterable[Batch]) -> list[tuple[Logits, La
 
     Raises:
         ValueError: If there are no batches.
+        TypeError: If a batch is no pair, its labels are no tensor, or the model's output has no logits.
 
     Example:
         >>> [(logits, labels)] = predict(nn.Identity(), [(torch.eye(2), torch.tensor([0, 1]))])
@@ -57,7 +58,10 @@ def predict(model: nn.Module, batches: Iterable[Batch]) -> list[tuple[Logits, La
     found = []
     try:
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for inputs, labels in batches:
+            for batch in batches:
+                inputs, labels = pair(batch)
+                if not isinstance(labels, Tensor):
+                    raise TypeError(f"the labels of a batch are a tensor; these are a {type(labels).__name__}")
                 output = logits(model, to_device(inputs, device))
                 found.append((output.float().cpu().numpy(), labels.cpu().numpy()))
     finally:

@@ -72,7 +72,8 @@ def loop(
     Args:
         model: In training mode during each step, whatever the caller did between steps.
         objective: ``(model, batch) -> loss``.
-        batches: Micro-batches; entered at number ``start * accumulate``.
+        batches: Micro-batches, pairs ``(inputs, labels)`` or what else the objective reads: tensors in tuples, lists and dicts
+            are brought to the model's device, and cut where a rule asks for it. Entered at number ``start * accumulate``.
         optimizer: Any ``torch.optim.Optimizer``, never wrapped.
         steps: Length of the whole run; progress is ``t = index / steps``.
         start: Steps already done.

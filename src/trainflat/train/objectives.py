@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
+from trainflat.train.batches import pair
 from trainflat.types import Batch, Objective
 
 __all__ = ["cross_entropy", "each_example", "l1", "logits", "mean_squared_error"]
@@ -22,12 +23,20 @@ def logits(model: nn.Module, inputs: Any) -> Float[Tensor, "batch ..."]:
     """The model's output for ``inputs``: a tensor, or a dict of keyword arguments; an output with ``.logits`` is unpacked.
 
     An output with ``.start_logits`` and ``.end_logits``, of a model that finds spans, becomes one tensor ``batch seq 2``.
+
+    Raises:
+        TypeError: If the output is something else, such as a tuple.
     """
-    output = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
     if isinstance(output, Tensor):
         return output
     if hasattr(output, "start_logits"):
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    if not hasattr(output, "logits"):
+        raise TypeError(
+            f"the model gives a {type(output).__name__}; the logits are a tensor, or the .logits of an output: let the model's "
+            "forward return them, or write an objective of your own, (model, batch) -> loss, which may call the model as it likes"
+        )
     return output.logits
 
 
@@ -63,7 +72,7 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Float[Tensor, " ..."]:
         >>> bool(torch.isclose(loss, torch.tensor(math.log(4))))
         True
     """
-    inputs, labels = batch
+    inputs, labels = pair(batch)
     return _negative_log_likelihood(logits(model, inputs), labels)
 
 
@@ -75,7 +84,7 @@ def mean_squared_error(model: nn.Module, batch: Batch) -> Float[Tensor, " ..."]:
         >>> mean_squared_error(nn.Identity(), (torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 4.0])))
         tensor(2.)
     """
-    inputs, labels = batch
+    inputs, labels = pair(batch)
     return _squared_error(logits(model, inputs), labels)
 
 
