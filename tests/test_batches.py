@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import UserDict, namedtuple
-from itertools import chain, islice
+from itertools import chain, cycle, islice, repeat
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trainflat import flat, train
+from trainflat import flat, tasks, train
 from trainflat.testing.problem import same
 from trainflat.train.batches import MEGABATCH, enter, first_part, pair, to_device
 
@@ -209,3 +209,32 @@ def test_a_pair_may_be_a_named_tuple_or_hold_an_encoding():
     assert (found == expected).all()
     of = (BATCHES["a pair with an encoding"], ({"input_ids": IDS}, LABELS))
     assert torch.equal(*(flat.features(net, [batch], "net.1") for batch in of))
+
+
+# what has no end
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        lambda: repeat((IDS, LABELS)),
+        lambda: cycle([(IDS, LABELS)]),
+        lambda: train.Stream(8, 4, lambda i: (IDS[i], LABELS[i]), seed=0),
+        lambda: tasks.digits().batches(0),
+    ],
+    ids=["repeat", "cycle", "Stream", "task"],
+)
+def test_to_measure_on_batches_without_end_is_refused(batches):
+    net = embedder()
+    for measure in (
+        lambda: flat.Loss(net, train.cross_entropy, batches()),
+        lambda: train.evaluate(net, batches(), lambda logits, labels: {}),
+        lambda: train.predict(net, batches()),
+        lambda: flat.features(net, batches(), "1"),
+    ):
+        with pytest.raises(ValueError, match=r"these batches have no end, a .*give so many of them, itertools.islice"):
+            measure()
+
+
+def test_a_batch_that_is_repeated_a_number_of_times_has_an_end():
+    assert len(train.predict(embedder(), repeat((IDS, LABELS), 3))) == 3

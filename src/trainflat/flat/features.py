@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from trainflat.flat.geometry import measuring
-from trainflat.train.batches import examples, pair, to_device
+from trainflat.train.batches import examples, finite, pair, to_device
 from trainflat.types import Batch
 
 __all__ = ["Features", "cka", "effective_rank", "feature_rank", "features"]
@@ -46,7 +46,7 @@ def features(
     Raises:
         LookupError: If there is no such module, with the near miss.
         ValueError: If it is not used in the forward pass, its features are not one row for each example or their number
-            changes from batch to batch (flattened sequences), or there are no batches.
+            changes from batch to batch (flattened sequences), or there are no batches or no end of them.
         TypeError: If a batch is no pair.
 
     Example:
@@ -68,7 +68,7 @@ def features(
     found: list[Tensor] = []
     try:
         with measuring(model):
-            for batch in batches:
+            for batch in finite(batches):
                 seen.clear()
                 inputs, _ = pair(to_device(batch, device))
                 model(**inputs) if isinstance(inputs, Mapping) else model(inputs)

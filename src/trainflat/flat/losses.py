@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainflat.flat.choices import as_gradient
-from trainflat.train.batches import examples, to_device
+from trainflat.train.batches import examples, finite, to_device
 from trainflat.train.loop import NonFiniteLoss
 from trainflat.types import Batch, Objective
 
@@ -42,7 +42,7 @@ class Loss:
         after: Called after every pass over the data; may raise in order to stop.
 
     Raises:
-        ValueError: If there is nothing trainable, there are no batches, or the mask does not fit the model.
+        ValueError: If there is nothing trainable, there are no batches or no end of them, or the mask does not fit the model.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -61,7 +61,7 @@ class Loss:
         mask: Mapping[str, Bool[Tensor, " ..."]] | None = None,
         after: Callable[[], None] = lambda: None,
     ):
-        self.model, self.objective, self.batches, self.after = model, objective, list(batches), after
+        self.model, self.objective, self.batches, self.after = model, objective, list(finite(batches)), after
         self.params = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.params:
             raise ValueError("there is nothing to move: no parameter of the model requires a gradient")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import UserDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from itertools import islice
+from itertools import cycle, islice, repeat
+from operator import length_hint
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional
 from trainflat.train.seeds import derive
 from trainflat.types import Batch
 
-__all__ = ["Stream", "enter", "examples", "first_part", "pair", "part", "pick", "to_device", "to_length"]
+__all__ = ["Stream", "enter", "examples", "finite", "first_part", "pair", "part", "pick", "to_device", "to_length"]
 
 MEGABATCH = 50  # batches whose examples are sorted by length together, as transformers' LengthGroupedSampler
 
@@ -102,6 +103,20 @@ def enter(batches: Any, position: int) -> Iterator[Batch]:
     if hasattr(batches, "at"):
         return batches.at(position)
     return islice(iter(batches), position, None)
+
+
+def finite(batches: Iterable[Batch]) -> Iterable[Batch]:
+    """The same, for a pass over all of them.
+
+    Raises:
+        ValueError: If it can be seen that they have no end: a `Stream`, ``itertools.repeat`` or ``cycle``.
+    """
+    if isinstance(batches, Stream) or (isinstance(batches, (cycle, repeat)) and length_hint(batches, -1) < 0):
+        raise ValueError(
+            f"these batches have no end, a {type(batches).__name__}, and to measure takes all there are: give so many of them, "
+            "itertools.islice(batches, 10), or a task's held_out_batches()"
+        )
+    return batches
 
 
 def pair(batch: Batch) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32, Shaped
 from torch import Tensor, nn
 
-from trainflat.train.batches import pair, to_device
+from trainflat.train.batches import finite, pair, to_device
 from trainflat.train.objectives import logits
 from trainflat.types import Batch
 
@@ -43,7 +43,7 @@ def predict(model: nn.Module, batches: Iterable[Batch]) -> list[tuple[Logits, La
     training steps changes nothing.
 
     Raises:
-        ValueError: If there are no batches.
+        ValueError: If there are no batches, or no end of them.
         TypeError: If a batch is no pair, its labels are no tensor, or the model's output has no logits.
 
     Example:
@@ -58,7 +58,7 @@ def predict(model: nn.Module, batches: Iterable[Batch]) -> list[tuple[Logits, La
     found = []
     try:
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for batch in batches:
+            for batch in finite(batches):
                 inputs, labels = pair(batch)
                 if not isinstance(labels, Tensor):
                     raise TypeError(f"the labels of a batch are a tensor; these are a {type(labels).__name__}")
