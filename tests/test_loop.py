@@ -386,13 +386,32 @@ def test_bf16_keeps_weights_and_gradients_in_float32_and_is_close():
     ("options", "message"),
     [
         ({"accumulate": 0}, "accumulate counts the micro-batches of a step and must be at least 1, got 0"),
+        ({"start": -1}, "start counts the steps already done and must be at least 0, got -1"),
+        ({"steps": -1}, "steps counts the optimizer steps of the whole run and must be at least 0, got -1"),
         ({"precision": "fp16"}, "precision must be 'fp32' or 'bf16', got 'fp16'"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
     net, batch = problem()
     with pytest.raises(ValueError, match=message):
-        train.fit(net, train.cross_entropy, [batch], sgd(net), steps=1, **options)
+        train.fit(net, train.cross_entropy, [batch], sgd(net), **{"steps": 1, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate": 2.0}, r"accumulate counts the micro-batches of a step and is a whole number, got 2\.0"),
+        ({"start": None}, "start counts the steps already done and is a whole number, got None"),
+        ({"steps": 2.5}, r"steps counts the optimizer steps of the whole run and is a whole number, got 2\.5"),
+        ({"lr": None}, r"a number is wanted here, or a schedule, .* such as train\.linear\(\); got None"),
+        ({"lr": "0.1"}, "got '0.1'"),
+        ({"lr": train.linear}, "got <function linear at .*, which gives <function linear.* at 0"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused(options, message):
+    net, batch = problem()
+    with pytest.raises(TypeError, match=message):
+        train.fit(net, train.cross_entropy, [batch] * 9, sgd(net), **{"steps": 1, **options})
 
 
 def test_a_model_that_is_frozen_altogether_is_refused():

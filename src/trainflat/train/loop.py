@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from inspect import signature
 from itertools import islice
+from numbers import Integral
 from time import perf_counter
 from typing import Any
 
@@ -90,7 +91,7 @@ def loop(
     Raises:
         NonFiniteLoss: Before the optimizer steps, if a loss in this step is not finite or, with ``clip``, the norm of
             its gradient.
-        ValueError: If the batches end before the run does, or an argument is out of range.
+        TypeError, ValueError: If the batches end before the run does, or an argument is of the wrong kind or out of range.
 
     Example:
         >>> model, data = nn.Linear(1, 1, bias=False), (torch.ones(4, 1), torch.ones(4))
@@ -102,8 +103,9 @@ def loop(
         Parameter containing:
         tensor([[1.]], requires_grad=True)
     """
-    if accumulate < 1:
-        raise ValueError(f"accumulate counts the micro-batches of a step and must be at least 1, got {accumulate}")
+    _check_count("steps", steps, "the optimizer steps of the whole run", 0)
+    _check_count("start", start, "the steps already done", 0)
+    _check_count("accumulate", accumulate, "the micro-batches of a step", 1)
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
     if gradient is not None:
@@ -149,6 +151,13 @@ def loop(
         passes, seconds = sum(closure.shares), perf_counter() - began
         plain = seconds - ruled + sum(closure.seconds) / float(passes) if device.type == "cpu" and passes else None
         yield Step(index, t, loss, optimizer.param_groups[0]["lr"], _number(passes), seconds, plain)
+
+
+def _check_count(name: str, value: int, of: str, least: int) -> None:
+    if not isinstance(value, Integral):
+        raise TypeError(f"{name} counts {of} and is a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} counts {of} and must be at least {least}, got {value}")
 
 
 def _check_rule(gradient: Gradient) -> None:

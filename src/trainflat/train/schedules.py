@@ -11,8 +11,18 @@ __all__ = ["constant", "cosine", "cubic", "linear", "steps"]
 
 
 def at(value: float | Schedule, t: float) -> float:
-    """The value at progress t of a number or a schedule: every place that takes a number takes a schedule as well."""
-    return value(t) if callable(value) else value
+    """The value at progress t of a number or a schedule: every place that takes a number takes a schedule as well.
+
+    Raises:
+        TypeError: If it is neither, such as the function that makes a schedule.
+    """
+    number = value(t) if callable(value) else value
+    if not hasattr(number, "__float__"):
+        gave = f"{value!r}, which gives {number!r} at {t:g}" if callable(value) else repr(value)
+        raise TypeError(
+            f"a number is wanted here, or a schedule, a function from progress to one, such as train.linear(); got {gave}"
+        )
+    return number
 
 
 def constant(value: float = 1.0) -> Schedule:
