@@ -182,6 +182,25 @@ def test_what_cannot_be_saved_is_named_and_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.float32(0.5), r"np.float32\(0.5\) is a float32, and beside the tensors only what JSON has is kept"),
+        ([np.int64(3)], r"np.int64\(3\) is a int64, .* of a NumPy number or array, or a tensor, take .tolist\(\)"),
+        (torch.ones(1), "is a Tensor"),
+    ],
+)
+def test_a_header_that_json_does_not_hold_is_told_and_nothing_is_written(value, message, tmp_path):
+    net, optimizer = trained()
+    for save in (
+        lambda: train.save_state(tmp_path / "run", net, optimizer, step=3, best=value),
+        lambda: train.save_weights(tmp_path / "weights", net, best=value),
+    ):
+        with pytest.raises(TypeError, match=message):
+            save()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_weights_in_bfloat16_and_buffers_come_back_to_the_bit(tmp_path):
     def build():
         return nn.Sequential(nn.Conv2d(3, 4, 2).to(torch.bfloat16), nn.BatchNorm2d(4))

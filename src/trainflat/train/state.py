@@ -107,10 +107,15 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Tensors and a JSON header as one safetensors file that is there whole or not at all (written aside, synced, renamed)."""
+    """Tensors and a JSON header as one safetensors file that is there whole or not at all (written aside, synced, renamed).
+
+    Raises:
+        TypeError: If JSON does not hold what is in the header; nothing is written then.
+        OSError: If it cannot be written.
+    """
     path = Path(path)
     aside = path.with_name(path.name + ".part")
-    metadata = {"trainflat": json.dumps(header)}
+    metadata = {"trainflat": json.dumps(header, default=_no_json)}
     try:
         aside.unlink(missing_ok=True)
         aside.touch()
@@ -124,6 +129,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) 
         raise OSError(f"could not write {path}: {error}") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _no_json(value: Any) -> None:
+    raise TypeError(
+        f"{value!r} is a {type(value).__name__}, and beside the tensors only what JSON has is kept: numbers, texts, lists and "
+        "dicts of Python's own; of a NumPy number or array, or a tensor, take .tolist()"
+    )
 
 
 def read(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -174,6 +186,9 @@ def save_state(
     ``state_dict`` of the rule, the average and the objective if they have one; the random streams of torch (CPU and the
     model's GPU), NumPy and Python. The position in the data and in every schedule is ``step``
     itself. ``header`` is kept beside it as JSON.
+
+    Raises:
+        TypeError, OSError: As `write`.
     """
     tensors: dict[str, Tensor] = {f"model/{name}": tensor for name, tensor in snapshot(model).items()}
     plain = take_apart("optimizer", optimizer.state_dict(), tensors)
