@@ -20,7 +20,7 @@ from trainflat.flat.examples import Curved, Private, Sharpest
 from trainflat.flat.metrics import adaptive
 from trainflat.flat.points import Pruned, Quantized
 from trainflat.flat.radius import Smooth
-from trainflat.flat.when import From, HighNorm
+from trainflat.flat.when import Every, From, HighNorm
 from trainflat.testing.problem import Counted, equal, problem, trainable
 
 INF = math.inf
@@ -220,6 +220,51 @@ def test_a_recipe_names_a_rule_with_plain_values(table):
 def test_options_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: flat.sam(rho=None), "rho must be a number of at least 0 or a schedule, got None"),
+        (lambda: flat.sam(rho=[0.1]), r"rho must be a number of at least 0 or a schedule, got \[0.1\]"),
+        (lambda: flat.sam(eps="small"), "eps must be a number from 0 to inf, got 'small'"),
+        (lambda: flat.late(t0=None), "t0 must be a number from 0 to 1, got None"),
+        (lambda: flat.m_sam(pieces=2.5), "pieces counts those of a batch and is a whole number, got 2.5"),
+        (
+            lambda: flat.compose(0.1, direction="up"),
+            "direction is one of those that trainflat.flat.ascent makes.*got 'up'",
+        ),
+        (lambda: flat.compose(0.1, direction=Every(2)), "direction is one of those that trainflat.flat.ascent makes"),
+        (lambda: flat.compose(0.1, start=0.5), "start is one of those that trainflat.flat.points makes"),
+        (lambda: flat.compose(0.1, point=Pruned), "point is one of those .*; got <class '.*Pruned'>"),
+        (lambda: flat.compose(0.1, combine="sum"), "combine is one of those that trainflat.flat.combine makes"),
+        (lambda: flat.compose(0.1, when=5), "when is one of those that trainflat.flat.when makes, or of yours; got 5"),
+        (lambda: flat.compose(0.1, examples=3), "examples is one of those that trainflat.flat.examples makes"),
+        (
+            lambda: flat.compose(0.1, metric="l2"),
+            "metric is a function, of trainflat.flat.metrics or your own; got 'l2'",
+        ),
+        (lambda: flat.compose(0.1, where=["0.weight"]), r"where is a function, of trainflat.flat.places .* got \['0.w"),
+        (lambda: flat.compose(0.1, where=nn.LayerNorm), "where is a function, .*; got <class '.*LayerNorm'>"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("rule", [flat.sam, flat.asam, flat.adasap, flat.stale_sam, flat.looksam, flat.friendly_sam])
+def test_sparse_gradients_are_told_with_the_way_out(rule):
+    batch = torch.arange(16).reshape(8, 2) % 10, torch.arange(8) % 3
+    for sparse in (False, True):
+        net = nn.Sequential(nn.Embedding(10, 4, sparse=sparse), nn.Flatten(), nn.Linear(8, 3))
+        run = partial(train.fit, net, train.cross_entropy, [batch] * 2, torch.optim.SGD(net.parameters(), 0.1), steps=2)
+        assert len(run(gradient=flat.plain())) == 2
+        if not sparse:
+            run(gradient=rule())
+            continue
+        with pytest.raises(TypeError, match="a gradient is sparse, .* make the embedding with sparse=False, or"):
+            run(gradient=rule())
 
 
 def test_choices_that_contradict_each_other_are_refused():

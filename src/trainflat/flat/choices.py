@@ -76,7 +76,9 @@ def chance(what: str, seed: int, step: int) -> float:
 
 
 def check(name: str, value: float, low: float, high: float) -> None:
-    """Raise the ValueError of an argument out of [low, high]."""
+    """Raise the ValueError of an argument out of [low, high], or the TypeError of one that is no number."""
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Integral
 from typing import Any
+
+from torch import nn
 
 from trainflat.flat.ascent import ThisBatch
 from trainflat.flat.auto import Auto
+from trainflat.flat.choices import check
 from trainflat.flat.combine import Replace
 from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2
@@ -16,6 +21,15 @@ from trainflat.flat.together import check_together
 from trainflat.flat.when import Always
 
 __all__ = ["compose"]
+
+KINDS = {
+    "direction": (ThisBatch, "ascent"),
+    "start": (Point, "points"),
+    "point": (Point, "points"),
+    "combine": (Replace, "combine"),
+    "when": (Always, "when"),
+    "examples": (Alike, "examples"),
+}
 
 
 def compose(
@@ -49,6 +63,10 @@ def compose(
         eps: Added to the direction's length.
         dropout: ``"fresh"`` or ``"replay"``, as for `sam`.
 
+    Raises:
+        TypeError: If a choice is of the wrong kind.
+        ValueError: If one is out of range, or two contradict each other.
+
     Example:
         >>> import torch
         >>> from trainflat.flat.when import Every
@@ -66,6 +84,9 @@ def compose(
     """
     if dropout not in ("fresh", "replay"):
         raise ValueError(f"dropout must be 'fresh' or 'replay', got {dropout!r}")
+    check("eps", eps, 0, math.inf)
+    if not isinstance(pieces, Integral):
+        raise TypeError(f"pieces counts those of a batch and is a whole number, got {pieces!r}")
     if pieces < 1:
         raise ValueError(f"pieces must be at least 1, got {pieces}")
     choices: dict[str, Any] = {
@@ -77,6 +98,19 @@ def compose(
         "when": when or Always(),
         "examples": examples,
     }
+    _check_kinds(choices, {"metric": metric, "where": where})
     check_together(choices, metric, pieces)
     remembers = any(choice.remembers for choice in choices.values() if choice is not None)
     return (RuleWithMemory if remembers else Rule)(choices, metric, where and some(where), pieces, eps, dropout)
+
+
+def _check_kinds(choices: dict[str, Any], functions: dict[str, Any]) -> None:
+    for name, (kind, home) in KINDS.items():
+        if choices[name] is not None and not isinstance(choices[name], kind):
+            raise TypeError(
+                f"{name} is one of those that trainflat.flat.{home} makes, or of yours; got {choices[name]!r}"
+            )
+    for name, given in functions.items():
+        if given is not None and (not callable(given) or isinstance(given, (type, nn.Module))):
+            home = "metrics" if name == "metric" else "places"
+            raise TypeError(f"{name} is a function, of trainflat.flat.{home} or your own; got {given!r}")

@@ -28,6 +28,7 @@ def norm(tensors: Tensors) -> Float[Tensor, ""]:
 
 def l2(weights: Tensors, vectors: Tensors, room: Tensors) -> tuple[Tensors, Float[Tensor, ""]]:
     """A ball: the vectors as they are, and |v| over all of them together."""
+    _check_dense(vectors)
     return vectors, norm(vectors)
 
 
@@ -41,6 +42,7 @@ def adaptive(eta: float) -> Metric:
         raise ValueError(f"eta must be at least 0, got {eta}")
 
     def metric(weights: Tensors, vectors: Tensors, room: Tensors) -> tuple[Tensors, Float[Tensor, ""]]:
+        _check_dense(vectors)
         for w, v, out in _pieces(weights, vectors, room):
             torch.mul(v, w.abs().add_(eta), out=out)
         length = norm(room)  # |T v|
@@ -61,6 +63,7 @@ def per_neuron(lowest: float, eta: float) -> Metric:
         raise ValueError(f"eta must be at least 0, got {eta}")
 
     def metric(weights: Tensors, vectors: Tensors, room: Tensors) -> tuple[Tensors, Float[Tensor, ""]]:
+        _check_dense(vectors)
         for w, v, out in zip(weights, vectors, room, strict=True):
             if w.ndim < 2:
                 out.zero_()
@@ -74,6 +77,18 @@ def per_neuron(lowest: float, eta: float) -> Metric:
         return room, torch.ones(())
 
     return metric
+
+
+def _check_dense(vectors: Tensors) -> None:
+    """
+    Raises:
+        TypeError: If there is a sparse one.
+    """
+    if any(v.is_sparse for v in vectors):
+        raise TypeError(
+            "a gradient is sparse, as that of nn.Embedding(sparse=True), and an ascent is made of plain ones: make the embedding "
+            "with sparse=False, or train with flat.plain()"
+        )
 
 
 def _pieces(*lists: Tensors) -> Iterator[tuple[Tensor, ...]]:

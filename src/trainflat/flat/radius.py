@@ -28,8 +28,9 @@ class Given(Choice):
 
     def __init__(self, rho: float | Schedule):
         super().__init__()
-        if isinstance(rho, str):
-            raise ValueError(
+        if not callable(rho) and not hasattr(rho, "__float__"):
+            kind = ValueError if isinstance(rho, str) else TypeError
+            raise kind(
                 f'rho must be a number of at least 0 or a schedule, got {rho!r}; "auto" is for rules that do not find it already'
             )
         if not callable(rho) and not rho >= 0:
