@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 
 import numpy as np
@@ -304,6 +305,14 @@ def test_what_is_no_matrix_of_features_is_told(x):
             measure(x)
     with pytest.raises(ValueError, match="must be in"):
         flat.feature_rank(torch.ones(2, 2), 0.0)
+
+
+@pytest.mark.parametrize("x", [torch.ones(3, 2).numpy(), [[1.0, 2.0]], None])
+def test_features_that_are_no_tensor_are_told(x):
+    of_users = inspect.unwrap(flat.cka)  # the tests' own check of shapes would speak first
+    for measure in (inspect.unwrap(flat.feature_rank), inspect.unwrap(flat.effective_rank), lambda x: of_users(x, x)):
+        with pytest.raises(TypeError, match=r"features are a tensor, as torch.as_tensor makes of an array; got a "):
+            measure(x)
 
 
 # cka

@@ -407,3 +407,18 @@ def test_a_loss_for_each_example_is_refused():
     net, x = nn.Linear(4, 2), torch.randn(16, 4)
     with pytest.raises(ValueError, match=r"the mean loss of a batch, a 0-d tensor; this one has shape \(16, 2\)"):
         flat.Loss(net, lambda model, batch: model(batch[0]), [(x, x)]).value()
+
+
+@pytest.mark.parametrize("eps", ["0.1", 0.1, None, ["0.1"], [None]])
+def test_sizes_of_the_box_of_another_kind_are_told(eps):
+    _, loss = of_problem()
+    with pytest.raises(TypeError, match=r"sizes of the box, a list of numbers above 0, such as \[0.001\]; got "):
+        flat.sharpness(loss, eps=eps)
+
+
+@pytest.mark.parametrize(
+    "measure", [flat.sharpness, flat.ascent_sharpness, flat.spectrum, flat.top_eigenvalue, flat.trace]
+)
+def test_a_model_for_a_loss_is_told(measure):
+    with pytest.raises(TypeError, match=r"flat.Loss\(model, objective, batches\) with held-out .*; got a Sequential"):
+        measure(problem()[0])

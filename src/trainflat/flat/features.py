@@ -97,7 +97,7 @@ def feature_rank(x: Features, tolerance: float = 0.01) -> int:
         tolerance: The share of the variance that is left out, in (0, 1). Default: 0.01, as theirs.
 
     Raises:
-        ValueError: If it is no finite matrix, or the tolerance is out of range.
+        TypeError, ValueError: If it is no tensor or no finite matrix, or the tolerance is out of range.
 
     Example:
         >>> x = torch.tensor([[3.0, 0.1], [-3.0, 0.1], [3.0, -0.1], [-3.0, -0.1]])      # variances as 900 to 1
@@ -143,7 +143,7 @@ def cka(x: Features, y: Features) -> float:
         nan if one of the two is the same for all examples: then there is no direction to compare.
 
     Raises:
-        ValueError: If they are no finite matrices of the same number of examples.
+        TypeError, ValueError: If they are no tensors, or no finite matrices of the same number of examples.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, -2.0]])
@@ -151,9 +151,9 @@ def cka(x: Features, y: Features) -> float:
         >>> round(cka(x, turned), 6), round(cka(torch.eye(3)[:, :1], torch.eye(3)[:, 1:2]), 6)        # correlation -1/2, squared
         (1.0, 0.25)
     """
+    x, y = _centred(x), _centred(y)
     if len(x) != len(y):
         raise ValueError(f"the two are features of {len(x)} and {len(y)} examples; give those of the same examples")
-    x, y = _centred(x), _centred(y)
     (n, p), q = x.shape, y.shape[1]
     if n * (p + q) < p * p + p * q + q * q:
         of_x, of_y = x @ x.T, y @ y.T
@@ -163,8 +163,10 @@ def cka(x: Features, y: Features) -> float:
     return min(float(cross / own), 1.0) if own > 0 else math.nan  # rounding may exceed 1
 
 
-def _centred(x: Features) -> Tensor:
+def _centred(x: Any) -> Tensor:
     """In float64, the mean over examples taken from each feature; exactly zero where a feature is the same for all."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"features are a tensor, as torch.as_tensor makes of an array; got a {type(x).__name__}")
     if x.ndim != 2 or not len(x) or not x.isfinite().all():
         raise ValueError(f"features are a finite matrix, one row for each example; got the shape {tuple(x.shape)}")
     x = x.double() - x[:1].double()

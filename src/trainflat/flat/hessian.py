@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from trainflat.flat.losses import Loss, dot, norm
+from trainflat.flat.losses import Loss, check_loss, dot, norm
 from trainflat.train.seeds import derive
 
 __all__ = ["Eigenvalue", "Spectrum", "Trace", "spectrum", "top_eigenvalue", "trace"]
@@ -65,6 +65,7 @@ def top_eigenvalue(loss: Loss, *, tolerance: float = 1e-2, max_iterations: int =
         seed: Of the start.
 
     Raises:
+        TypeError: If ``loss`` is no `Loss`.
         ValueError: If an argument is out of range.
 
     Example:
@@ -75,6 +76,7 @@ def top_eigenvalue(loss: Loss, *, tolerance: float = 1e-2, max_iterations: int =
         >>> round(value, 4), residual < 1e-2, iterations
         (3.0, True, 2)
     """
+    check_loss(loss)
     if tolerance <= 0 or max_iterations < 1:
         raise ValueError(
             f"tolerance must be above 0 and max_iterations at least 1, got {tolerance} and {max_iterations}"
@@ -112,6 +114,7 @@ def spectrum(loss: Loss, *, iterations: int = 30, seed: int = 0) -> Spectrum:
         seed: Of the start.
 
     Raises:
+        TypeError: If ``loss`` is no `Loss`.
         ValueError: If iterations is below 1.
 
     Example:
@@ -122,6 +125,7 @@ def spectrum(loss: Loss, *, iterations: int = 30, seed: int = 0) -> Spectrum:
         >>> [round(value, 4) for value in found.values], max(found.residuals) < 1e-4
         ([1.0, 3.0], True)
     """
+    check_loss(loss)
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     _, diagonal, beside = _lanczos(loss, seed, iterations, lambda diagonal, beside: False)
@@ -142,6 +146,7 @@ def trace(loss: Loss, *, probes: int = 30, seed: int = 0) -> Trace:
         seed: Of the probes.
 
     Raises:
+        TypeError: If ``loss`` is no `Loss`.
         ValueError: If there are fewer than two probes.
 
     Example:
@@ -151,6 +156,7 @@ def trace(loss: Loss, *, probes: int = 30, seed: int = 0) -> Trace:
         >>> trace(f, probes=2)
         Trace(value=4.0, error=0.0, probes=2)
     """
+    check_loss(loss)
     if probes < 2:
         raise ValueError(f"probes must be at least 2, or the estimate has no error; got {probes}")
     generator = torch.Generator().manual_seed(derive("hutchinson", seed))

@@ -19,7 +19,7 @@ from trainflat.train.batches import examples, finite, to_device
 from trainflat.train.loop import NonFiniteLoss
 from trainflat.types import Batch, Objective
 
-__all__ = ["Loss", "Vector", "dot", "norm"]
+__all__ = ["Loss", "Vector", "check_loss", "dot", "norm"]
 
 Vector = Float[Tensor, " weights"]
 """A point, a gradient or a direction in weight space."""
@@ -230,6 +230,15 @@ def _on(params: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     Hessian and not its columns, and what is then measured would be no symmetric matrix."""
     held = {name: p for name, p in params.items() if getattr(p, "_post_accumulate_grad_hooks", None)}
     return {name: as_gradient(p, torch.ones_like(p.detach())) != 0 for name, p in held.items()}
+
+
+def check_loss(loss: Loss) -> None:
+    """Raise the TypeError of what is not a `Loss`, such as the model alone."""
+    if not isinstance(loss, Loss):
+        raise TypeError(
+            "this measures a loss as a function of the weights, flat.Loss(model, objective, batches) with held-out batches; got "
+            f"a {type(loss).__name__}"
+        )
 
 
 def dot(one: Vector, other: Vector) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import numpy as np
 import torch
 
 from trainflat.flat.directions import Directions
-from trainflat.flat.losses import Loss, Vector
+from trainflat.flat.losses import Loss, Vector, check_loss
 from trainflat.flat.metrics import Metric, l2
 
 __all__ = ["ascent_sharpness", "sharpness"]
@@ -48,7 +49,7 @@ def sharpness(
         max_iterations: Of L-BFGS-B, each of one to a few gradients. Default: 10, as Mehta et al.
 
     Raises:
-        ValueError: If an argument is out of range.
+        TypeError, ValueError: If ``loss`` is no `Loss`, or an argument is of the wrong kind or out of range.
         NonFiniteLoss: If the loss is not finite somewhere.
 
     Example:
@@ -58,6 +59,9 @@ def sharpness(
         >>> sharpness(f, eps=[0.5], directions=1)                   # A = 1: z up to 0.5 * (1 + 1), 100 * (2^2 - 1) / (1 + 1)
         {0.5: 150.0}
     """
+    check_loss(loss)
+    if not isinstance(eps, Iterable) or not all(isinstance(size, Real) for size in eps):
+        raise TypeError(f"eps are the sizes of the box, a list of numbers above 0, such as [0.001]; got {eps!r}")
     if not eps or min(eps) <= 0:
         raise ValueError(f"eps are the sizes of the box and must be above 0, got {list(eps)}")
     if max_iterations < 1:
@@ -109,7 +113,7 @@ def ascent_sharpness(loss: Loss, *, rho: float = 0.05, metric: Metric = l2) -> f
         metric: Of `trainflat.flat.metrics`. Default: L2.
 
     Raises:
-        ValueError: If rho is negative.
+        TypeError, ValueError: If ``loss`` is no `Loss`, or rho is negative.
         NonFiniteLoss: If the loss is not finite.
 
     Example:
@@ -120,6 +124,7 @@ def ascent_sharpness(loss: Loss, *, rho: float = 0.05, metric: Metric = l2) -> f
         >>> ascent_sharpness(f, rho=1.0), ascent_sharpness(f, rho=1.0, metric=adaptive(0.0))    # from 2 to 3, and to 2 + 1 * 2
         (5.0, 12.0)
     """
+    check_loss(loss)
     if rho < 0:
         raise ValueError(f"rho must be at least 0, got {rho}")
     here, gradient = loss.gradient()
