@@ -421,3 +421,31 @@ def test_a_task_that_breaks_a_law_is_told_which(change, law):
     testing.check_task(Blobs())
     with pytest.raises(AssertionError, match=law):
         testing.check_task(type("Broken", (Blobs,), change)())
+
+
+# what is checked
+
+
+@pytest.mark.parametrize(
+    ("check", "given", "message"),
+    [
+        (
+            testing.check_gradient,
+            flat.sam(),
+            "which it calls anew .* such as flat.sam or .*; got <trainflat.flat.rule.Rule",
+        ),
+        (testing.check_gradient, flat.plain(), "a check takes what makes one, .*; got <function plain"),
+        (testing.check_gradient, "sam", "a check takes what makes one, .*; got 'sam'"),
+        (testing.check_average, flat.swa(), "such as flat.swa or .*; got <trainflat.flat.averages._Swa"),
+        (
+            testing.check_score,
+            {"0.weight": torch.ones(1)},
+            "this checks compress.magnitude, a function .*; got {'0.weight",
+        ),
+        (testing.check_quantizer, nn.Linear(1, 1), "this checks compress.dynamic_int8, a function .*; got Linear"),
+        (testing.check_schedule, 0.1, r"a function from progress to a number, such as train.linear\(\); got 0.1"),
+    ],
+)
+def test_what_a_check_is_not_made_for_is_told(check, given, message):
+    with pytest.raises(TypeError, match=message):
+        check(given)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainflat import train
 from trainflat.compress.masks import Mask
+from trainflat.testing.factory import check_factory
 from trainflat.testing.problem import equal, law, problem, trainable, untouched
 from trainflat.types import Average
 
@@ -33,11 +34,13 @@ def check_average(average: Callable[..., Average]) -> None:
 
     Raises:
         AssertionError: With the law that is broken.
+        TypeError: If it is not a factory.
 
     Example:
         >>> from trainflat import flat
         >>> check_average(flat.swa)
     """
+    check_factory(average, "flat.swa or functools.partial(flat.swa, checkpoints=6)")
     with torch.random.fork_rng(devices=[]):
         _looks_only(average)
         _keeps_what_does_not_move(average)

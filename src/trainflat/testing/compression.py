@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
+from torch import nn
 
 from trainflat.compress.masks import Mask
 from trainflat.compress.prune import prune
@@ -21,11 +23,13 @@ def check_score(score: Score) -> None:
 
     Raises:
         AssertionError: With the law that is broken.
+        TypeError: If it is no function.
 
     Example:
         >>> from trainflat import compress
         >>> check_score(compress.magnitude)
     """
+    _check_function(score, "compress.magnitude, a function from a model to a score for each of its weights")
     with torch.random.fork_rng(devices=[]):
         net, batch = problem()
         Counted(net, batch)()
@@ -53,7 +57,9 @@ def check_quantizer(quantizer: Quantizer, *, tolerance: float = 0.1) -> None:
 
     Raises:
         AssertionError: With the law that is broken.
+        TypeError: If it is no function.
     """
+    _check_function(quantizer, "compress.dynamic_int8, a function from a model to a smaller one")
     with torch.random.fork_rng(devices=[]):
         net, (inputs, _) = problem()
         net.eval()
@@ -69,3 +75,9 @@ def check_quantizer(quantizer: Quantizer, *, tolerance: float = 0.1) -> None:
         law(bool(outputs.isfinite().all()), "outputs are finite")
         error = float((outputs.float() - expected).norm() / expected.norm())
         law(error <= tolerance, f"outputs lie within {tolerance} of the model's: the error is {error:.3f}")
+
+
+def _check_function(given: Any, wanted: str) -> None:
+    """Raise the TypeError of what is none, such as what it gave."""
+    if not callable(given) or isinstance(given, nn.Module):
+        raise TypeError(f"this checks {wanted}; got {given!r}")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trainflat import train
 from trainflat.compress.masks import Mask
 from trainflat.flat.gradients import plain
+from trainflat.testing.factory import check_factory
 from trainflat.testing.problem import Counted, Stopped, equal, law, low, problem, same, trainable
 from trainflat.types import Batch, Gradient
 
@@ -57,6 +58,7 @@ def check_gradient(rule: Rule, *, parts: bool = False, large_batch: bool = True)
         >>> from trainflat import flat
         >>> check_gradient(flat.sam)
     """
+    check_factory(rule, "flat.sam or functools.partial(flat.sam, rho=0.1)")
     with torch.random.fork_rng(devices=[]):
         for steps in (0, 1):
             for dtype in (torch.float32, torch.bfloat16):

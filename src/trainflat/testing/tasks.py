@@ -22,10 +22,15 @@ def check_schedule(schedule: Schedule) -> None:
 
     Raises:
         AssertionError: With the law that is broken.
+        TypeError: If it is no function.
 
     Example:
         >>> check_schedule(train.cosine(warmup=0.1))
     """
+    if not callable(schedule):
+        raise TypeError(
+            f"this checks a schedule, a function from progress to a number, such as train.linear(); got {schedule!r}"
+        )
     grid = [i / 200 for i in range(201)]
     values = [schedule(t) for t in grid]
     for t, value in zip(grid, values, strict=True):
