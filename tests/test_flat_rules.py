@@ -114,6 +114,13 @@ def test_only_rules_that_remember_have_a_state():
 def test_the_state_of_another_rule_is_refused():
     with pytest.raises(ValueError, match="this state is of another rule: 'point' is in only one"):
         flat.interval().load_state_dict(flat.cram().state_dict())
+    with pytest.raises(ValueError, match="of another rule: its direction is Momentum, and here it is LastGradient"):
+        flat.stale_sam().load_state_dict(flat.momentum_sam().state_dict())
+
+
+def test_a_state_that_does_not_say_of_which_rule_it_is_is_taken():
+    state = flat.momentum_sam().state_dict()
+    flat.momentum_sam().load_state_dict({name: of for name, of in state.items() if name != "kinds"})
 
 
 def test_a_skipped_step_still_teaches_the_memory():

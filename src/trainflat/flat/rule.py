@@ -241,11 +241,19 @@ class RuleWithMemory(Rule):
     """A rule that counts its steps or remembers gradients, and is saved and resumed with the run."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, **{name: choice.state_dict() for name, choice in self.choices.items()}}
+        kinds = {name: type(choice).__name__ for name, choice in self.choices.items()}
+        return {
+            "steps": self.steps,
+            "kinds": kinds,
+            **{name: choice.state_dict() for name, choice in self.choices.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if missing := sorted(self.choices.keys() ^ (state.keys() - {"steps"})):
+        if missing := sorted(self.choices.keys() ^ (state.keys() - {"steps", "kinds"})):
             raise ValueError(f"this state is of another rule: {missing[0]!r} is in only one of the two")
+        for name, kind in state.get("kinds", {}).items():  # a state of before has none
+            if kind != (own := type(self.choices[name]).__name__):
+                raise ValueError(f"this state is of another rule: its {name} is {kind}, and here it is {own}")
         self.steps = state["steps"]
         for name, choice in self.choices.items():
             choice.load_state_dict(state[name])
