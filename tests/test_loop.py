@@ -538,3 +538,21 @@ def test_a_state_that_is_the_model_s_own_memory_is_not_restored():
     net, _ = problem()
     with pytest.raises(ValueError, match="the model's own memory.*train.snapshot"):
         train.restore(net, net.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("objective", "says"),
+    [
+        (
+            nn.CrossEntropyLoss(),
+            r"called with the model and a batch, .*; CrossEntropyLoss\(\) takes outputs and labels",
+        ),
+        (lambda model, batch: 0.5, "a 0-d tensor; this one gave a float"),
+        (lambda model, batch: None, "a 0-d tensor; this one gave a NoneType"),
+        (lambda model, batch: model(batch[0]), r"a 0-d tensor; this one has shape \(32, 3\)"),
+    ],
+)
+def test_an_objective_that_gives_no_mean_loss_is_told(objective, says):
+    net, batch = problem()
+    with pytest.raises((TypeError, ValueError), match=says):
+        train.fit(net, objective, [batch], sgd(net), steps=1)

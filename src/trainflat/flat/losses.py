@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainflat.flat.choices import as_gradient
 from trainflat.train.batches import examples, finite, to_device
+from trainflat.train.closure import loss_of
 from trainflat.train.loop import NonFiniteLoss
 from trainflat.types import Batch, Objective
 
@@ -123,7 +124,7 @@ class Loss:
             NonFiniteLoss: If it is not finite.
         """
         with self._untouched(), torch.no_grad():
-            return self._sum(share * self._mean(batch) for batch, share in self._shares())
+            return self._sum(share * loss_of(self.objective, self.model, batch) for batch, share in self._shares())
 
     def gradient(self) -> tuple[float, Vector]:
         """f and its gradient, zero in frozen coordinates. A parameter that the loss does not depend on has gradient zero.
@@ -134,7 +135,7 @@ class Loss:
 
         def backward() -> Iterator[Tensor]:
             for batch, share in self._shares():
-                loss = share * self._mean(batch)
+                loss = share * loss_of(self.objective, self.model, batch)
                 loss.backward()
                 yield loss.detach()
 
@@ -155,7 +156,7 @@ class Loss:
 
         def twice() -> Iterator[Tensor]:
             for batch, share in self._shares():
-                loss = share * self._mean(batch)
+                loss = share * loss_of(self.objective, self.model, batch)
                 params = list(self.params.values())
                 first = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
                 pairs = [(g, v) for g, (v, _) in zip(first, self.pieces(direction), strict=True) if g.requires_grad]
@@ -181,14 +182,6 @@ class Loss:
             if name in mask:
                 piece.copy_(mask[name])
         return alive
-
-    def _mean(self, batch: Batch) -> Tensor:
-        loss = self.objective(self.model, batch)
-        if loss.ndim:
-            raise ValueError(
-                f"an objective gives the mean loss of a batch, a 0-d tensor; this one has shape {tuple(loss.shape)}"
-            )
-        return loss
 
     def _shares(self) -> Iterator[tuple[Batch, float]]:
         for batch in self.batches:

@@ -17,7 +17,7 @@ from trainflat.train.batches import examples, first_part, part, pick
 from trainflat.train.objectives import each_example
 from trainflat.types import Batch, Objective
 
-__all__ = ["Backward", "MicroBatches", "Precision", "losses_of"]
+__all__ = ["Backward", "MicroBatches", "Precision", "loss_of", "losses_of"]
 
 Precision = Literal["fp32", "bf16"]
 
@@ -87,7 +87,7 @@ class Backward(MicroBatches):
             self._forget_beside()
             for batch, scale in zip(self.micro, self.scales, strict=True):
                 with self._autocast():
-                    loss = self.objective(self.model, batch) * scale.numerator / scale.denominator
+                    loss = loss_of(self.objective, self.model, batch) * scale.numerator / scale.denominator
                 loss.backward()
                 total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
@@ -156,6 +156,35 @@ class Backward(MicroBatches):
             return nullcontext()
         device = next(self.model.parameters()).device.type
         return torch.autocast(device, dtype=torch.bfloat16)
+
+
+def loss_of(objective: Objective, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+    """The mean loss of a batch, with a graph behind it.
+
+    Raises:
+        TypeError: If the objective gives no tensor, or is one of torch's losses, which take outputs and labels.
+        ValueError: If it gives more than one number.
+
+    Example:
+        >>> loss_of(nn.CrossEntropyLoss(), nn.Identity(), (torch.eye(2), torch.tensor([0, 1])))      # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        TypeError: an objective is called with the model and a batch, as train.cross_entropy is; CrossEntropyLoss() takes ...
+    """
+    if isinstance(objective, nn.modules.loss._Loss):
+        raise TypeError(
+            f"an objective is called with the model and a batch, as train.cross_entropy is; {objective} takes outputs "
+            "and labels, so lambda model, batch: loss(model(batch[0]), batch[1])"
+        )
+    loss = objective(model, batch)
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"an objective gives the mean loss of a batch, a 0-d tensor; this one gave a {type(loss).__name__}"
+        )
+    if loss.ndim:
+        raise ValueError(
+            f"an objective gives the mean loss of a batch, a 0-d tensor; this one has shape {tuple(loss.shape)}"
+        )
+    return loss
 
 
 def losses_of(objective: Objective, model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
