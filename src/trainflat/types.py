@@ -11,7 +11,8 @@ from torch import Tensor, nn
 __all__ = ["Average", "Batch", "Closure", "Gradient", "Objective", "Params", "Quantizer", "Schedule", "Score", "Task"]
 
 Batch = Any
-"""What one micro-batch is: here always a pair ``(inputs, labels)``, inputs a tensor or a dict of keyword tensors."""
+"""What one micro-batch is: here always a pair ``(inputs, labels)``, inputs a tensor or a dict of keyword tensors; an objective of
+one's own may read others."""
 
 Params = Mapping[str, nn.Parameter]
 """The trainable parameters by name."""
