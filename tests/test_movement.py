@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -148,6 +150,21 @@ def test_the_model_is_its_own_again_afterwards():
         assert [name for name, _ in model.named_parameters()] == order
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
         assert all(isinstance(p, nn.Parameter) for p in model.parameters())
+
+
+def test_a_copy_is_under_the_same_mask_for_as_long():
+    model, (x, _) = net(), batch()
+    held, plain = held_at(model, sparsity=0.4), model(x)
+    with held.on(model):
+        expected, copied = model(x), deepcopy(model)
+        assert torch.equal(copied(x), expected)
+        with torch.no_grad():
+            copied[0].weight.zero_()  # its own
+        assert not torch.equal(copied(x), expected)
+        assert torch.equal(model(x), expected)
+        with torch.no_grad():
+            copied[0].weight.copy_(model[0].weight)
+    assert torch.equal(copied(x), plain)
 
 
 def test_evaluation_uses_the_mask_that_pruning_will():

@@ -131,7 +131,8 @@ class Movement(nn.Module):
         """While open, every forward pass of the model uses W * M(S), in training and in evaluation.
 
         Nothing is wrapped. ``perturb="scores"`` makes the scores parameters of the model meanwhile, so that a rule such as SAM
-        moves them with the weights, and clipping counts them.
+        moves them with the weights, and clipping counts them. A copy of the model that is made meanwhile is under the same mask
+        for as long.
 
         Raises:
             ValueError: If ``perturb`` is neither word.
@@ -140,12 +141,12 @@ class Movement(nn.Module):
             raise ValueError(f"perturb must be 'weights' or 'scores', got {perturb!r}")
         places = {name: _places(model, name) for name in self._names}
 
-        def enter(*_: Any) -> None:
-            for name, alive in self.mask().items():
-                own, score = model.get_parameter(name), self.scores[self._names[name]]
+        def enter(called: nn.Module, *_: Any) -> None:
+            for name, alive in self.mask().items() if handles else ():  # a copy may outlive them
+                own, score = called.get_parameter(name), self.scores[self._names[name]]
                 through = alive.to(own.dtype) + (score - score.detach())  # exactly M, with the gradient of S
                 masked = own * through
-                for home, attribute in places[name]:
+                for home, attribute in places[name] if called is model else _places(called, name):
                     home._parameters[attribute] = masked  # pyright: ignore[reportArgumentType]
                     kept.append((home, attribute, own))
 
@@ -166,8 +167,8 @@ class Movement(nn.Module):
             yield model
         finally:
             leave()
-            for handle in handles:
-                handle.remove()
+            while handles:
+                handles.pop().remove()
             for name in guests:
                 delattr(model, name)
 
