@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from copy import deepcopy
 from importlib import import_module
-from itertools import count, repeat
+from itertools import chain, count, repeat
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from trainflat import flat, train
 from trainflat.testing.problem import equal, problem
@@ -283,8 +284,26 @@ def test_the_loss_of_an_accumulated_step_is_the_mean():
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_batches_that_end_early_are_named(accumulate):
     net, batch = problem()
-    with pytest.raises(ValueError, match="the batches ended at step 3 of 5; give an endless stream or fewer steps"):
+    with pytest.raises(
+        ValueError, match="the batches ended at step 3 of 5; give fewer steps or an endless stream, of a Data"
+    ):
         train.fit(net, train.cross_entropy, [batch] * (4 * accumulate - 1), sgd(net), steps=5, accumulate=accumulate)
+
+
+def test_a_loader_is_an_endless_stream_as_the_sentence_says():
+    net, (x, y) = problem()
+    loader = DataLoader(TensorDataset(x, y), batch_size=12, shuffle=True)
+    seen = []
+
+    def objective(model, batch):
+        seen.append(batch[0])
+        return train.cross_entropy(model, batch)
+
+    stream = chain.from_iterable(repeat(loader))
+    train.fit(net, objective, stream, sgd(net), steps=2 * len(loader))
+    first, second = torch.cat(seen[: len(loader)]), torch.cat(seen[len(loader) :])
+    assert sorted(first.tolist()) == sorted(second.tolist()) == sorted(x.tolist())
+    assert not torch.equal(first, second)  # in another order
 
 
 def test_a_stream_is_entered_and_an_iterable_is_wound_forward():

@@ -74,7 +74,8 @@ def loop(
         model: In training mode during each step, whatever the caller did between steps.
         objective: ``(model, batch) -> loss``.
         batches: Micro-batches, pairs ``(inputs, labels)`` or what else the objective reads: tensors in tuples, lists and dicts
-            are brought to the model's device, and cut where a rule asks for it. Entered at number ``start * accumulate``.
+            are brought to the model's device, and cut where a rule asks for it. Entered at number ``start * accumulate``. Of a
+            ``DataLoader``, epoch after epoch: ``itertools.chain.from_iterable(itertools.repeat(loader))``.
         optimizer: Any ``torch.optim.Optimizer``, never wrapped.
         steps: Length of the whole run; progress is ``t = index / steps``.
         start: Steps already done.
@@ -134,7 +135,10 @@ def loop(
     for index in range(start, steps):
         micro = [to_device(batch, device) for batch in islice(stream, accumulate)]
         if len(micro) < accumulate:
-            raise ValueError(f"the batches ended at step {index} of {steps}; give an endless stream or fewer steps")
+            raise ValueError(
+                f"the batches ended at step {index} of {steps}; give fewer steps or an endless stream, of a DataLoader "
+                "itertools.chain.from_iterable(itertools.repeat(loader)), epoch after epoch"
+            )
         t = index / steps
         for group in optimizer.param_groups:
             _set_rate(group, at(lr, t) if group.get("scheduled", True) else 1.0)
