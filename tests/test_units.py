@@ -267,6 +267,13 @@ def test_layers_that_differ_are_refused():
         Structure(**{**vars(found), "layers": (), "attention": (), "ffn": ()})
 
 
+@pytest.mark.parametrize("gone", [{"attention": [1.0, 0.0]}, {"attention": [0.0, 1.0]}, {"ffn": [0.0, 1.0]}], ids=str)
+def test_a_model_that_was_shrunk_by_a_sublayer_is_refused(gone):
+    small = shrink(words(), structure(words()), {family: torch.tensor(gates) for family, gates in gone.items()})
+    with pytest.raises(ValueError, match="was shrunk, and nothing is left of some sub-layers .*; gates go on before"):
+        structure(small)
+
+
 def test_a_missing_module_is_named():
     with pytest.raises(LookupError, match="Mine has no module 'embeddings', where a Module belongs"):
         structure(

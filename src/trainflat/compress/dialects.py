@@ -96,7 +96,7 @@ def structure(model: nn.Module, dialect: Dialect | None = None) -> Structure:
 
     Raises:
         LookupError: If the model has no layers of any known dialect (or of the one given).
-        ValueError: If its embeddings are tied to an output layer, or its layers differ.
+        ValueError: If its embeddings are tied to an output layer, its layers differ, or it was shrunk and a sub-layer is gone.
 
     Example:
         >>> from trainflat.tasks import zoo
@@ -107,6 +107,11 @@ def structure(model: nn.Module, dialect: Dialect | None = None) -> Structure:
         ('layers.1.attention.query', 'layers.1.attention.key', 'layers.1.attention.value')
     """
     spoken, base, names = _layers(model, [dialect] if dialect else list(DIALECTS.values()))
+    shape = getattr(model, "trainflat_shape", None)
+    if shape is not None and not all((*shape.heads, *shape.neurons)):
+        raise ValueError(
+            f"this model was shrunk, and nothing is left of some sub-layers ({shape}); gates go on before shrinking"
+        )
     hidden = module(model, f"{names[0]}.{spoken.down}", nn.Linear).out_features
     embeddings, entry, entry_norm = _embeddings(
         model, f"{base}{spoken.embeddings}", f"{base}{spoken.projection}", hidden
