@@ -70,7 +70,7 @@ def arguments(folder: Path, **options: Any) -> Any:
 def run(
     cls: type, model: Any, folder: Path, *, optimizer: str = "SGD", data: int = 64, resume: Any = None, **options: Any
 ) -> Any:
-    extra = {"gradient": options.pop("gradient")} if "gradient" in options else {}
+    extra = {name: options.pop(name) for name in ("gradient", "compute_loss_func") if name in options}
     chosen = getattr(torch.optim, optimizer)(model.parameters(), lr=0.05 if optimizer == "SGD" else 1e-3)
     trainer = cls(model, arguments(folder, **options), train_dataset=rows(data), optimizers=(chosen, None), **extra)
     trainer.remove_callback(transformers.PrinterCallback)
@@ -161,11 +161,23 @@ def test_it_equals_our_loop_on_the_same_batches(FlatTrainer, tmp_path, rule, opt
     assert not same(ours, bert())
 
 
+def of_a_mean(outputs, labels, num_items_in_batch=None):
+    """A loss of one's own that leaves the number of items aside."""
+    return torch.nn.functional.cross_entropy(outputs.logits, labels)
+
+
+def of_items(outputs, labels, num_items_in_batch=None):
+    """One that is divided by it, as transformers asks."""
+    return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+
+@pytest.mark.parametrize("loss", [None, of_a_mean, of_items])
 @pytest.mark.parametrize("gradient", [None, flat.sam(rho=0.1)], ids=["plain", "sam"])
-def test_four_micro_batches_equal_the_large_batch(FlatTrainer, tmp_path, gradient):
+def test_four_micro_batches_equal_the_large_batch(FlatTrainer, tmp_path, gradient, loss):
     small, large = bert(), bert()
-    a = run(FlatTrainer, small, tmp_path, gradient=gradient, gradient_accumulation_steps=4)
-    b = run(FlatTrainer, large, tmp_path, gradient=gradient, per_device_train_batch_size=4 * SIZE)
+    options = {"gradient": gradient, "compute_loss_func": loss}
+    a = run(FlatTrainer, small, tmp_path, gradient_accumulation_steps=4, **options)
+    b = run(FlatTrainer, large, tmp_path, per_device_train_batch_size=4 * SIZE, **options)
     close(small, large, rtol=1e-5, atol=1e-6)
     assert losses(a) == pytest.approx(losses(b), rel=1e-5)
 
@@ -237,9 +249,13 @@ def test_a_part_of_the_closure_is_the_first_part_of_every_micro_batch(FlatTraine
     assert trainer.state.global_step == STEPS
 
 
-@pytest.mark.parametrize("model", [bert, Scaled], ids=["mean", "per item"])
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [(bert, None), (Scaled, None), (bert, of_a_mean), (bert, of_items)],
+    ids=["mean", "per item", "own mean", "own per item"],
+)
 @pytest.mark.parametrize(("count", "accumulate"), [(2, 1), (3, 2), (100, 4)])
-def test_losses_and_gradients_of_the_pieces_add_up_to_the_wholes(FlatTrainer, tmp_path, model, count, accumulate):
+def test_losses_and_gradients_of_the_pieces_add_up_to_the_wholes(FlatTrainer, tmp_path, model, loss, count, accumulate):
     """Also of the last step, whose second micro-batch has one row."""
     sizes = []
 
@@ -257,7 +273,8 @@ def test_losses_and_gradients_of_the_pieces_add_up_to_the_wholes(FlatTrainer, tm
         return whole[0]
 
     data = SIZE * accumulate + SIZE + 1
-    run(FlatTrainer, model(), tmp_path, gradient=rule, data=data, max_steps=2, gradient_accumulation_steps=accumulate)
+    options = {"gradient_accumulation_steps": accumulate, "compute_loss_func": loss}
+    run(FlatTrainer, model(), tmp_path, gradient=rule, data=data, max_steps=2, **options)
     assert [len(pieces) for pieces in sizes] == [min(count, SIZE)] * 2
     assert [sum(map(sum, pieces)) for pieces in sizes] == [SIZE * accumulate, SIZE + (accumulate > 1)]
 

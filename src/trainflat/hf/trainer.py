@@ -37,8 +37,8 @@ class FlatTrainer(Trainer):
 
     Without a rule this is the Trainer, bit for bit, with one exception. Under accumulation, transformers up to at
     least 5.23 multiplies loss and gradient of heads that ignore ``num_items_in_batch`` (BERT's, RoBERTa's, most others
-    for classification) by the number of micro-batches (transformers issue 47688). Here the loss of a step is the mean
-    over its micro-batches, as in `trainflat.train.loop`.
+    for classification) by the number of micro-batches (transformers issue 47688), and so those of a ``compute_loss_func``
+    that ignores it. Here the loss of a step is the mean over its micro-batches, as in `trainflat.train.loop`.
 
     A piece of the batch (`trainflat.flat.m_sam`) is a piece of each micro-batch. Rules that tell single examples apart (esam,
     delta_sam, dp_sat) say that they cannot work here: a model's own loss is one number for all of them.
@@ -51,6 +51,8 @@ class FlatTrainer(Trainer):
         ValueError: With fp16 (its scaled gradients mean nothing to a rule; bf16 serves), with DeepSpeed, FSDP or
             parameters sharded in another way, and with optimizers that step during the backward pass (LOMO).
     """
+
+    loss_is_scaled_for_ga: bool | None = None  # transformers' own; older ones of version 5 do not have it
 
     def __init__(self, *args: Any, gradient: Gradient | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -91,11 +93,17 @@ class FlatTrainer(Trainer):
         return self.model
 
     def _find_scale(self, inputs: Mapping[str, Any], items: Any) -> None:
-        """Whether the model's loss is divided by ``items`` as the Trainer believes; asked of the model itself, once."""
+        """Whether the loss is divided by ``items`` as the Trainer believes; asked of the loss itself, once."""
         self._scale_known = True
-        own_loss = self.compute_loss_func is None and self.label_smoother is None
-        if not (self.model_accepts_loss_kwargs and own_loss) or items is None:
-            return
+        believes = self.model_accepts_loss_kwargs or self.compute_loss_func is not None
+        if self.loss_is_scaled_for_ga is None and believes and not self._heeds(inputs, items):
+            # the Trainer then divides by the number of micro-batches
+            self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
+
+    def _heeds(self, inputs: Mapping[str, Any], items: Any) -> bool:
+        """Whether twice as many items change the loss."""
+        if items is None:
+            return False
         network, cuda = self._network, self.args.device.type == "cuda"
         was_training = network.training
         network.eval()
@@ -106,8 +114,7 @@ class FlatTrainer(Trainer):
                 )
         finally:
             network.train(was_training)
-        if torch.equal(torch.as_tensor(once), torch.as_tensor(twice)):
-            self.model_accepts_loss_kwargs = False  # the Trainer then divides by the number of micro-batches
+        return not torch.equal(torch.as_tensor(once), torch.as_tensor(twice))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
