@@ -354,8 +354,23 @@ def test_resuming_equals_never_stopping(FlatTrainer, tmp_path, rule):
 
 def test_a_checkpoint_without_the_rules_memory_is_refused(FlatTrainer, tmp_path):
     run(FlatTrainer, bert(), tmp_path, gradient=flat.sam(), save_strategy="steps", save_steps=2)
-    with pytest.raises(FileNotFoundError, match=r"gradient\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"gradient\.safetensors.*that has no memory, or save with this one"):
         run(FlatTrainer, bert(), tmp_path, gradient=Remembers(), resume=str(tmp_path / "checkpoint-2"))
+
+
+def test_a_checkpoint_with_a_memory_is_not_resumed_without_one(FlatTrainer, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2}
+    run(FlatTrainer, bert(), tmp_path, gradient=Remembers(), **options)
+    with pytest.raises(ValueError, match=r"holds the memory of the run's gradient.*the rule that it was made with"):
+        run(FlatTrainer, bert(), tmp_path, gradient=flat.sam(), resume=str(tmp_path / "checkpoint-2"), **options)
+
+
+def test_a_checkpoint_that_is_written_again_has_no_other_runs_memory(FlatTrainer, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2}
+    run(FlatTrainer, bert(), tmp_path, gradient=Remembers(), **options)
+    run(FlatTrainer, bert(), tmp_path, gradient=flat.sam(), **options)
+    assert not list(tmp_path.glob("checkpoint-*/gradient.safetensors"))
+    run(FlatTrainer, bert(), tmp_path, gradient=flat.sam(), resume=str(tmp_path / "checkpoint-2"), **options)
 
 
 def test_the_second_pass_is_counted(FlatTrainer, tmp_path):

@@ -50,6 +50,7 @@ class FlatTrainer(Trainer):
     Raises:
         ValueError: With fp16 (its scaled gradients mean nothing to a rule; bf16 serves), with DeepSpeed, FSDP or
             parameters sharded in another way, and with optimizers that step during the backward pass (LOMO).
+        ValueError, FileNotFoundError: While resuming, if only one of the checkpoint and the rule has a memory.
     """
 
     loss_is_scaled_for_ga: bool | None = None  # transformers' own; older ones of version 5 do not have it
@@ -118,15 +119,32 @@ class FlatTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save and hasattr(self.gradient, "state_dict"):
+        if not self.args.should_save:
+            return
+        if hasattr(self.gradient, "state_dict"):
             tensors: dict[str, Tensor] = {}
             header = take_apart("gradient", self.gradient.state_dict(), tensors)  # pyright: ignore[reportAttributeAccessIssue]
             write(Path(output_dir) / FILE, tensors, {"gradient": header})
+        else:  # what another run left in the same folder
+            (Path(output_dir) / FILE).unlink(missing_ok=True)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and hasattr(self.gradient, "load_state_dict"):
-            tensors, header = read(Path(checkpoint) / FILE)
+        if checkpoint is None:
+            return
+        file, remembers = Path(checkpoint) / FILE, hasattr(self.gradient, "load_state_dict")
+        if file.is_file() and not remembers:
+            raise ValueError(
+                f"{file} holds the memory of the run's gradient, without which the run would not go on as it was: give "
+                "gradient=..., the rule that it was made with, or delete the file to go on without"
+            )
+        if remembers and not file.is_file():
+            raise FileNotFoundError(
+                f"there is no {file}, so this checkpoint holds nothing that the rule remembers: resume with the run's own rule, "
+                "that has no memory, or save with this one, and without save_only_model"
+            )
+        if remembers:
+            tensors, header = read(file)
             state = put_together(header["gradient"], tensors)
             self.gradient.load_state_dict(state)  # pyright: ignore[reportAttributeAccessIssue]
 
