@@ -373,6 +373,18 @@ def test_a_checkpoint_that_is_written_again_has_no_other_runs_memory(FlatTrainer
     run(FlatTrainer, bert(), tmp_path, gradient=flat.sam(), resume=str(tmp_path / "checkpoint-2"), **options)
 
 
+@pytest.mark.parametrize("rule", [flat.sam, flat.looksam, Remembers])
+def test_a_model_that_is_made_anew_is_trained_by_a_rule_that_begins_anew(FlatTrainer, tmp_path, rule):
+    """As hyperparameter_search does in every trial."""
+    trainer = FlatTrainer(args=arguments(tmp_path), model_init=lambda: bert(), train_dataset=rows(64), gradient=rule())
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+    first = train.snapshot(trainer.model)
+    trainer.train()
+    assert all(torch.equal(first[name], p) for name, p in train.snapshot(trainer.model).items())
+    assert any(not torch.equal(first[name], p) for name, p in train.snapshot(bert()).items())
+
+
 def test_the_second_pass_is_counted(FlatTrainer, tmp_path):
     once = run(FlatTrainer, bert(), tmp_path, gradient_accumulation_steps=2).state.total_flos
     twice = run(FlatTrainer, bert(), tmp_path, gradient=flat.sam(), gradient_accumulation_steps=2).state.total_flos

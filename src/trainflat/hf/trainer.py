@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from fractions import Fraction
@@ -56,8 +57,9 @@ class FlatTrainer(Trainer):
     loss_is_scaled_for_ga: bool | None = None  # transformers' own; older ones of version 5 do not have it
 
     def __init__(self, *args: Any, gradient: Gradient | None = None, **kwargs: Any):
-        super().__init__(*args, **kwargs)
         self.gradient = gradient if gradient is not None else plain()
+        self._first = copy.deepcopy(self.gradient.state_dict()) if hasattr(self.gradient, "load_state_dict") else None  # pyright: ignore[reportAttributeAccessIssue]
+        super().__init__(*args, **kwargs)
         self._waiting: list[Mapping[str, Any]] = []
         self._scale_known = False
         if self.args.fp16:
@@ -70,6 +72,12 @@ class FlatTrainer(Trainer):
             raise ValueError(
                 "FlatTrainer needs an optimizer that steps after the backward pass, unlike LOMO; use AdamW"
             )
+
+    def call_model_init(self, *args: Any, **kwargs: Any) -> Any:
+        """A model that is made anew, as in every trial of a search, is trained by a rule that remembers no other one."""
+        if self._first is not None:
+            self.gradient.load_state_dict(copy.deepcopy(self._first))  # pyright: ignore[reportAttributeAccessIssue]
+        return super().call_model_init(*args, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of one optimizer step; what an interrupted step left waiting is forgotten."""
