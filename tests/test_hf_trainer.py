@@ -431,6 +431,9 @@ def test_two_processes_equal_one_with_the_larger_batch(FlatTrainer, tmp_path):
 def test_what_a_rule_cannot_work_with_is_refused(FlatTrainer, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="unlike LOMO; use AdamW"):
         FlatTrainer(bert(), arguments(tmp_path, optim="lomo"), gradient=flat.sam())
+    for no_rule in (flat.sam, "sam", 0.05):
+        with pytest.raises(TypeError, match=r"gradient is a rule.*such as flat\.sam\(rho=0\.05\); this is"):
+            FlatTrainer(bert(), arguments(tmp_path), gradient=no_rule)
     fp16 = arguments(tmp_path)
     fp16.fp16 = True  # transformers itself refuses it without a GPU
     monkeypatch.setattr(transformers.Trainer, "create_accelerator_and_postprocess", accelerator_without_precision)
