@@ -421,6 +421,13 @@ def test_a_name_serves_for_an_offer_and_one_text_is_not_taken_for_many(at, tmp_p
     )
     with pytest.raises(TypeError, match="predict takes a list of texts, got the text 'lovely'; put it into brackets"):
         found.predict("lovely")
+    series = pytest.importorskip("pandas").Series(TEXTS, index=range(7, 7 + len(TEXTS)))
+    assert found.predict(series) == found.predict(text for text in TEXTS) == found.predict(TEXTS)
+    for table in (series.to_frame(), {"review": TEXTS}):
+        with pytest.raises(
+            TypeError, match=f"predict takes a list of texts, got a {type(table).__name__}; give its column"
+        ):
+            found.predict(table)
 
 
 def test_of_a_regression_the_errors_are_told_in_the_labels_unit(at, tmp_path):

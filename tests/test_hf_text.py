@@ -107,6 +107,40 @@ def test_regression_on_pairs_is_a_task(prices, checkpoint):
     assert task.inputs(4)["token_type_ids"].any()
 
 
+def test_new_texts_are_encoded_from_whatever_holds_them(reviews, checkpoint):
+    task = hf.text(reviews, text="review", label="stars", model=checkpoint)
+    texts = ["the cat sat", "a dog"]
+    whole = task.encode(texts)
+    pd = pytest.importorskip("pandas")
+    for some in (tuple(texts), (text for text in texts), np.array(texts), pd.Series(texts, index=[7, 9])):
+        assert all(torch.equal(whole[name], tensor) for name, tensor in task.encode(some).items())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("the cat", "got 'the cat'"),
+        (["the cat", None], "got None"),
+        (["the cat", float("nan")], "got nan"),
+        ([1, 2], "got 1"),
+        ([b"the cat"], "got b'the cat'"),
+        ([("the cat", "a dog")], r"got \('the cat', 'a dog'\)"),
+    ],
+)
+def test_what_is_no_text_is_not_encoded(reviews, checkpoint, given, said):
+    task = hf.text(reviews, text="review", label="stars", model=checkpoint)
+    with pytest.raises(TypeError, match=f"reviews reads texts and takes a list of them; {said}"):
+        task.encode(given)
+
+
+@pytest.mark.parametrize("given", ["the cat", ["the cat"], [("the cat", None)], [("a", "dog", "sat")]])
+def test_what_is_no_pair_is_not_encoded_where_the_task_is_about_pairs(prices, checkpoint, given):
+    task = hf.text(prices, text="one", text2="two", label="price", model=checkpoint)
+    assert task.encode([("the cat", "a dog")])["token_type_ids"].any()
+    with pytest.raises(TypeError, match="prices reads pairs of texts and takes a list of them; got"):
+        task.encode(given)
+
+
 def test_the_note_says_what_was_found_split_and_left_out(tmp_path, checkpoint):
     texts = [*sentences(60, 0), "", "the cat", "The  CAT"]
     labels = [["no", "yes"][i % 2] for i in range(63)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -124,17 +124,21 @@ class Smaller:
         """
         return int8.choose(self._floats(offer or self._fitting()), self.task.inputs(1), seconds=seconds)
 
-    def predict(self, texts: Sequence[Any], offer: Offer | None = None) -> list[Any]:
+    def predict(self, texts: Iterable[Any], offer: Offer | None = None) -> list[Any]:
         """The label of each text (of each pair of texts), or its number where the task is a regression.
 
         Raises:
-            TypeError: If ``texts`` is one text.
+            TypeError: If ``texts`` is one text, or a table, or one of them is no text.
             ValueError: If the task has no table of texts.
         """
         if isinstance(texts, str):
             raise TypeError(f"predict takes a list of texts, got the text {texts[:40]!r}; put it into brackets")
+        if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+            raise TypeError(
+                f"predict takes a list of texts, got a {type(texts).__name__}; give its column, or list(zip(one, other)) of two"
+            )
         self._check_texts("predict")
-        return self.task.predicted(self._logits(self._ready(offer or self._fitting()), texts))
+        return self.task.predicted(self._logits(self._ready(offer or self._fitting()), list(texts)))
 
     def report(self, folder: str | Path, offer: Offer | None = None) -> Path:
         """Write the report, with one model marked (by default the best) and where it errs on texts; returns its page."""

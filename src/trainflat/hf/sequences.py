@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +49,7 @@ class SequenceTask:
         LookupError, FileNotFoundError: If there is no such checkpoint.
     """
 
+    name: str
     _train: Examples
     _held_out: dict[str, Any]  # Examples by split, what is shown and measured first
 
@@ -102,11 +103,23 @@ class SequenceTask:
         batch = encoded.batch(np.arange(size) % len(encoded))
         return batch if length is None else to_length(batch, length, longest=self.max_length, padding=encoded.padding)
 
-    def encode(self, texts: Sequence[Any]) -> dict[str, Tensor]:
-        """New texts, or pairs of texts, as the model's keyword arguments, padded to the longest of them."""
-        columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts, strict=True)]
+    def encode(self, texts: Iterable[Any]) -> dict[str, Tensor]:
+        """New texts, or pairs of texts, as the model's keyword arguments, padded to the longest of them.
+
+        Raises:
+            TypeError: If one is no text, or no pair of texts where the task is about pairs.
+        """
+        rows = [tuple(one) if isinstance(one, (tuple, list, np.ndarray)) else (one,) for one in texts]
+        count = len(self._train.texts)
+        sound = [len(row) == count and all(isinstance(part, str) for part in row) for row in rows]
+        if isinstance(texts, str) or not all(sound):
+            given = texts if isinstance(texts, str) else rows[sound.index(False)]
+            raise TypeError(
+                f"{self.name} reads {'texts' if count == 1 else 'pairs of texts'} and takes a list of them; got "
+                f"{given[0] if len(given) == 1 else given!r:.60}"
+            )
         limits = {"truncation": True, "max_length": self.max_length, "padding": True}
-        return dict(self._tokenizer(*columns, return_tensors="pt", **limits))
+        return dict(self._tokenizer(*map(list, zip(*rows)), return_tensors="pt", **limits))
 
     def save(self, folder: str | Path, model: nn.Module, *, notes: str = "") -> None:
         """Keep a trained model of this task with its tokenizer, as `trainflat.hf.small.save` does."""
