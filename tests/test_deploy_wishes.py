@@ -413,6 +413,14 @@ def test_a_name_serves_for_an_offer_and_one_text_is_not_taken_for_many(at, tmp_p
     assert "- Model: dense from SAM" in (kept / "README.md").read_text()
     chosen = json.loads((kept / "report" / "run.json").read_text())["chosen"]
     assert (chosen["arm"], chosen["variant"]) == ("SAM", "dense")
+    offer = found.offer("dense from SAM")
+    assert found.predict(TEXTS, "dense from SAM") == found.predict(TEXTS, offer)
+    named, own = (dict(found.model(which).named_parameters()) for which in ("dense from SAM", offer))
+    assert all(torch.equal(own[name], p) for name, p in named.items())
+    page = found.report(tmp_path / "report", "dense from SAM")
+    assert json.loads((page.parent / "run.json").read_text())["chosen"] == chosen
+    with pytest.raises(LookupError, match="there is no model 'dense from SGD'; did you mean"):
+        found.predict(TEXTS, "dense from SGD")
     shown = json.loads((kept / "report" / "rows.json").read_text())
     (of,) = [(row["arm"], row["variant"]) for row in shown if "disagreements" in row]
     assert of == ({"optimizer": "SAM"}, "dense")

@@ -103,28 +103,28 @@ class Smaller:
         """The name of what is kept or lost."""
         return next(str(row["metric"]) for row in self._rows if row.get("metric"))
 
-    def model(self, offer: Offer | None = None) -> nn.Module:
-        """The model of an offer, of the first seed that has it; by default of the best.
+    def model(self, offer: Offer | str | None = None) -> nn.Module:
+        """The model of an offer, or of its name, of the first seed that has it; by default of the best.
 
         Raises:
-            LookupError: If nothing fits what was wanted and no offer is given; says what comes nearest.
+            LookupError: If nothing fits what was wanted and no offer is given, and says what comes nearest; or as `offer`.
         """
-        offer = offer or self._fitting()
+        offer = self._fitting(offer)
         job, floats = self._job(offer), self._floats(offer)
         if job.kind == "Quantize":
             return on_grid(job.stage.quantizer, served(floats, job.stage.on), self.task, job.seed).eval()
         return floats
 
-    def fastest(self, offer: Offer | None = None, *, seconds: float = 5.0) -> int8.Choice:
+    def fastest(self, offer: Offer | str | None = None, *, seconds: float = 5.0) -> int8.Choice:
         """Which 8-bit backend runs a model fastest on this processor, of those that are right: a probe, `trainflat.int8.choose`.
 
         Args:
             offer: Whose weights; of one in int8 the floats that it was made from. Default: the best.
             seconds: Of timing.
         """
-        return int8.choose(self._floats(offer or self._fitting()), self.task.inputs(1), seconds=seconds)
+        return int8.choose(self._floats(self._fitting(offer)), self.task.inputs(1), seconds=seconds)
 
-    def predict(self, texts: Iterable[Any], offer: Offer | None = None) -> list[Any]:
+    def predict(self, texts: Iterable[Any], offer: Offer | str | None = None) -> list[Any]:
         """The label of each text (of each pair of texts), or its number where the task is a regression.
 
         Raises:
@@ -138,11 +138,11 @@ class Smaller:
                 f"predict takes a list of texts, got a {type(texts).__name__}; give its column, or list(zip(one, other)) of two"
             )
         self._check_texts("predict")
-        return self.task.predicted(self._logits(self._ready(offer or self._fitting()), list(texts)))
+        return self.task.predicted(self._logits(self._ready(self._fitting(offer)), list(texts)))
 
-    def report(self, folder: str | Path, offer: Offer | None = None) -> Path:
+    def report(self, folder: str | Path, offer: Offer | str | None = None) -> Path:
         """Write the report, with one model marked (by default the best) and where it errs on texts; returns its page."""
-        rows, offer = list(self._rows), offer or self.best
+        rows, offer = list(self._rows), self.best if offer is None else self._fitting(offer)
         if offer is not None and self._has_texts:
             found = mistakes(self.task, self._ready(offer), self.model(self._largest()))
             scored = self._row(offer)
@@ -161,8 +161,7 @@ class Smaller:
             OSError: If the folder is there already and not empty, or cannot be made.
             ValueError: If the task has no table of texts.
         """
-        offer = self.offer(offer) if isinstance(offer, str) else offer
-        folder, chosen = Path(folder), offer or self._fitting()
+        folder, chosen = Path(folder), self._fitting(offer)
         self._check_texts("save")
         check_place(folder)
         around = folder if folder.exists() else folder.parent  # an empty one may be a link, a mount, or where we are
@@ -209,10 +208,12 @@ class Smaller:
             return ""
         return f"Its numbers are off by {small:.3g} (rmse, in the labels' unit), those of the best dense model by {large:.3g}."
 
-    def _fitting(self) -> Offer:
-        if self.best is None:
+    def _fitting(self, offer: Offer | str | None) -> Offer:
+        """The offer that is meant: this one, that of this name, or the best."""
+        found = self.offer(offer) if isinstance(offer, str) else offer or self.best
+        if found is None:
             raise LookupError(self.said)
-        return self.best
+        return found
 
     def _keepable(self, offer: Offer) -> nn.Module:
         """The model as its folder has it."""
