@@ -271,6 +271,12 @@ def test_rows_without_a_text_or_a_label_are_left_out_and_said(tmp_path):
         (list(range(21)), "regression", ()),
         (["1_000", "nan?", "inf"], "classification", ("1_000", "inf", "nan?")),
         ([-1, 1, -1], "classification", ("-1", "1")),
+        ([2**60 + 1, 2**60, 2**60 + 1], "classification", (str(2**60), str(2**60 + 1))),
+        (
+            [f"{2**60 + 1}", f"+{2**60}", "-7.0", f"{-(2**60)}"],
+            "classification",
+            (str(-(2**60)), "-7", str(2**60), str(2**60 + 1)),
+        ),
     ],
 )
 def test_the_kind_of_task_is_found_from_the_labels(tmp_path, values, kind, names):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def find(table: Table, kind: str | None = None) -> Target:
     if table.classes:
         ordered = [name for name in table.classes if name in names]
     elif all(_number(value) is not None for value in values):
-        ordered = sorted(names, key=float)
+        ordered = sorted(names, key=lambda name: (float(name), name))
     else:
         ordered = sorted(names)
     return Target(f"{pairs}classification", tuple(ordered), remarks)
@@ -149,8 +150,10 @@ def _name(value: Any, classes: Sequence[str] = ()) -> str:
     if classes and isinstance(value, int) and 0 <= value < len(classes):
         return classes[value]
     number = _number(value)
+    if number is not None and number.is_integer():  # of a long one a float does not have every digit
+        return str(int(Decimal(value) if isinstance(value, str) else value))
     if number is not None:
-        return str(int(number)) if number.is_integer() else repr(number)
+        return repr(number)
     return str(value).lower() if _is_truth(value) else str(value)
 
 
