@@ -120,6 +120,28 @@ def test_a_wish_that_nothing_meets_is_answered_with_what_comes_nearest(table, ch
         none.save("anywhere")
 
 
+def test_what_is_no_data_frame_or_cannot_be_a_table_is_one_sentence(checkpoint, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    import datasets
+    import pyarrow
+
+    columns = {"review": ["a film", "so great"], "verdict": ["bad", "good"]}
+    wish = {"text": "review", "label": "verdict", "model": checkpoint, "store": tmp_path, **FAST}
+    for table in (datasets.Dataset.from_dict(columns), pyarrow.table(columns), columns):
+        said = (
+            f"a pandas data frame or a path, got {type(table).__name__}; write it as a Parquet file and give its path"
+        )
+        with pytest.raises(ValueError, match=said):
+            compress_text(table, **wish)
+    mixed = pandas.DataFrame({**columns, "other": [1, "two"]})
+    with pytest.raises(
+        ValueError, match=r"cannot be written as Parquet \(.*column other.*\); give only the columns"
+    ) as told:
+        compress_text(mixed, **wish)
+    assert len(str(told.value).splitlines()) == 1
+    assert not list((tmp_path / "tables").iterdir())
+
+
 def test_a_data_frame_and_a_regression_in_the_tables_unit(table, checkpoint, tmp_path):
     pandas = pytest.importorskip("pandas")
     frame = pandas.read_csv(table)

@@ -213,6 +213,12 @@ def test_a_quote_that_never_closes_does_not_swallow_a_large_file(tmp_path):
         table(path)
 
 
+def test_a_column_that_is_named_by_a_number_is_one_that_does_not_exist(tmp_path):
+    path = write(tmp_path / "t.parquet", [{"0": "a", "1": 1}])
+    with pytest.raises(LookupError, match=r"has no column 0; did you mean '0'\?"):
+        ready(path, Columns(0, 1))  # pyright: ignore[reportArgumentType]
+
+
 def test_columns_that_do_not_exist_name_the_near_miss(tmp_path):
     path = write(tmp_path / "t.csv", reviews())
     with pytest.raises(

@@ -163,12 +163,23 @@ def _checked(task: Mapping[str, Any], ways: Sequence[str]) -> Any:
 
 def _written(frame: Any, root: Path) -> Path:
     """A data frame as Parquet in the store, named by what is in it."""
-    if not hasattr(frame, "to_parquet"):
-        raise ValueError(f"data must be a data frame or a path, got {type(frame).__name__}")
+    if not hasattr(frame, "to_parquet") or not hasattr(frame, "iloc"):
+        raise ValueError(
+            f"data must be a pandas data frame or a path, got {type(frame).__name__}; write it as a Parquet file and give its "
+            "path"
+        )
     folder = root / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / "aside.parquet"
-    frame.to_parquet(aside, index=False)
-    path = folder / f"table-{hashlib.sha256(aside.read_bytes()).hexdigest()[:12]}.parquet"
-    aside.replace(path)
+    try:
+        frame.to_parquet(aside, index=False)
+        path = folder / f"table-{hashlib.sha256(aside.read_bytes()).hexdigest()[:12]}.parquet"
+        aside.replace(path)
+    except (TypeError, ValueError) as error:  # pyarrow's are of these
+        why = " ".join(" ".join(map(str, error.args)).split())
+        raise ValueError(
+            f"the data frame cannot be written as Parquet ({why}); give only the columns that are needed, each of one type"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
     return path

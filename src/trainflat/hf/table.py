@@ -167,7 +167,7 @@ def check_columns(source: Source, columns: Columns) -> None:
 def _near(name: str, columns: Sequence[str]) -> str:
     """The near miss, and the columns there are."""
     plain = {column.casefold().strip(): column for column in columns}
-    close = difflib.get_close_matches(name.casefold().strip(), plain, 1)
+    close = difflib.get_close_matches(str(name).casefold().strip(), plain, 1)
     shown = ", ".join(column[:40] for column in columns[:SHOWN]) + ", …" * (len(columns) > SHOWN)
     return (f"; did you mean {plain[close[0]]!r}?" if close else ";") + f" it has {shown or 'none'}"
 
