@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -57,6 +59,20 @@ def test_a_folder_on_any_grid_comes_back_bit_for_bit(name, cut, model, tmp_path)
     written, plain = train.state.read(tmp_path / "model.safetensors")[0], plain_tensors(small)
     assert written.keys() == plain.keys()
     assert sum(tensor.dtype in (torch.int8, torch.uint8) for tensor in written.values()) >= 2
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["eight", "four"])
+def test_weights_on_a_grid_come_back_in_the_float_type_that_they_were_saved_in(name, dtype, cut, model, tmp_path):
+    """As models that are served on a GPU are."""
+    if cut:
+        model = shrink(model, structure(model), {"attention": torch.tensor([1.0, 0.0])})
+    small = GRIDS[name][0](copy.deepcopy(model).to(dtype))
+    folders.save(tmp_path, small)
+    again, _ = hf.load(str(tmp_path))
+    assert train.logits(again, words()).dtype == dtype
+    assert torch.equal(train.logits(again, words()), train.logits(small, words()))
 
 
 def test_a_whole_model_that_is_on_no_grid_stays_one_of_transformers(model, tmp_path):

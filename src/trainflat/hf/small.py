@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from trainflat import compress
 from trainflat.compress.small import SHAPE, WEIGHTS, load_tensors, save_tensors
 from trainflat.hf.checkpoints import first_line, quiet
 from trainflat.hf.needs import need
+from trainflat.train.state import read
 
 __all__ = ["is_small", "load", "save"]
 
@@ -137,10 +139,17 @@ def load(folder: str | Path) -> tuple[nn.Module, Any]:
     if "hidden" in small:
         compress.carve(model, compress.structure(model), compress.Shape.of(small))
     if gridded:
-        model = compress.load_quantized(folder / WEIGHTS, model)
+        model = compress.load_quantized(folder / WEIGHTS, model.to(_floats(folder / WEIGHTS, model)))
     else:
         load_tensors(folder / WEIGHTS, model)
     return model, _tokenizer(transformers, folder)
+
+
+def _floats(path: Path, model: nn.Module) -> torch.dtype:
+    """The float type of what a file keeps in floats."""
+    tensors, _ = read(path)
+    kept = (tensors[name].dtype for name, _ in model.named_parameters() if name in tensors)
+    return next((dtype for dtype in kept if dtype.is_floating_point), torch.float32)
 
 
 def _said(folder: Path) -> dict[str, Any]:
