@@ -123,6 +123,18 @@ def exported(finished, tmp_path_factory):
     return get
 
 
+@pytest.mark.parametrize("make", [lambda model: model, compress.weight_only], ids=["floats", "grid"])
+def test_a_folder_in_bfloat16_is_opened_in_float32(finished, tmp_path, make):
+    before, words = hf.load(str(finished["whole"]))
+    low = make(before.bfloat16())
+    small_folder.save(tmp_path, low, words)
+    model = export.source.open_source(tmp_path).model
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    inputs = {"input_ids": torch.tensor([[5, 6, 7]])}
+    assert torch.equal(train.logits(model, inputs), train.logits(low.float(), inputs))
+    assert compress.grid(model) == compress.grid(low)
+
+
 def cli(*arguments):
     return CliRunner().invoke(app, [str(word) for word in arguments])
 

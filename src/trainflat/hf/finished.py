@@ -24,6 +24,8 @@ def load(folder: str | Path) -> tuple[nn.Module, Any]:
     folder = Path(folder).expanduser()
     if small.is_small(folder):
         model, words = small.load(folder)
+        if getattr(model, "dtype", torch.float32) != torch.float32:
+            model = model.float()  # it was served in another type
     else:
         model, words = _pretrained(checkpoints.locate(str(folder))), small._tokenizer(need("transformers"), folder)
     if words is None:
