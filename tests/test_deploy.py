@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +119,19 @@ def test_a_wish_that_nothing_meets_is_answered_with_what_comes_nearest(table, ch
         none.predict(["a film"])
     with pytest.raises(LookupError, match="the nearest"):
         none.save("anywhere")
+
+
+def test_a_path_serves_for_a_folder_and_a_frame_for_what_is_scored(found, table, checkpoint, store, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    wish = {"text": "review", "label": "verdict", "max_length": 16, **FAST}
+    again = compress_text(Path(table), model=Path(checkpoint), store=store, **wish)
+    assert {offer.name: offer.value for offer in again.offers} == {offer.name: offer.value for offer in found.offers}
+    scored = pandas.DataFrame({"review": ["a film so great", "so dull a film"], "verdict": ["good", "bad"]})
+    file = tmp_path / "scored.parquet"
+    scored.to_parquet(file)
+    for validation in (scored, file):
+        other = compress_text(table, model=checkpoint, validation=validation, ways=("int8",), store=store, **wish)
+        assert list(other.task.held_out.texts[0]) == list(scored.review)
 
 
 def test_what_is_no_data_frame_or_cannot_be_a_table_is_one_sentence(checkpoint, tmp_path):

@@ -216,6 +216,7 @@ def test_the_model_knows_its_label_names(root, checkpoint):
 
 def test_a_subset_says_so_in_its_note(root, checkpoint):
     note = hf.glue("mnli", model=checkpoint, data=root).note
+    assert hf.glue("mnli", model=Path(checkpoint), data=Path(root)).note == note
     assert "MNLI train 40 of 392,702 (subset), validation matched 11 of 9,815 (subset)" in note
 
 

@@ -458,6 +458,7 @@ def test_a_subset_says_so(checkpoint, root):
     assert (
         task.note == f"SQuAD v1.1 train 8 of 87,599 (subset), validation 8 of 10,570 (subset); {Path(checkpoint).name}"
     )
+    assert hf.squad(model=Path(checkpoint), data=Path(root), max_length=LENGTH).note == task.note
     assert task.official is False
 
 

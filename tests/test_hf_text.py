@@ -107,6 +107,12 @@ def test_regression_on_pairs_is_a_task(prices, checkpoint):
     assert task.inputs(4)["token_type_ids"].any()
 
 
+def test_a_path_serves_for_a_folder_and_a_file(reviews, checkpoint):
+    more = {"text": "review", "label": "stars", "max_length": 32}
+    named, placed = (hf.text(kind(reviews), model=kind(checkpoint), **more) for kind in (str, Path))
+    assert (placed.note, placed.model_name, placed.name) == (named.note, named.model_name, named.name)
+
+
 def test_new_texts_are_encoded_from_whatever_holds_them(reviews, checkpoint):
     task = hf.text(reviews, text="review", label="stars", model=checkpoint)
     texts = ["the cat sat", "a dog"]

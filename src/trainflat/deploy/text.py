@@ -34,7 +34,7 @@ def compress_text(
     text: str,
     label: str,
     text2: str | None = None,
-    model: str = "minilm",
+    model: str | Path = "minilm",
     max_drop: float | None = None,
     budget_ms: float | None = None,
     budget_mb: float | None = None,
@@ -61,7 +61,7 @@ def compress_text(
         device: Where it is trained: "auto", "cpu" or "cuda".
         quiet: No progress.
         options: Fields of `trainflat.experiments.trials.Trials` (epochs, lr, sizes, ways, gradient, serve, seeds ...), and of
-            `trainflat.hf.text` (kind, validation, groups, holdout, batch_size, max_length).
+            `trainflat.hf.text` (kind, validation, groups, holdout, batch_size, max_length); ``validation`` may be a frame, too.
 
     Raises:
         ValueError, LookupError, OSError: If the table, a column or an option is not what it has to be: before anything is
@@ -85,13 +85,15 @@ def compress_text(
         raise NotADirectoryError(f"the store {kept.root} is no folder; name another one")
     own = {name: options.pop(name) for name in set(options) & {*Trials.__dataclass_fields__} - {"task"}}
     source = data if isinstance(data, (str, Path)) else _written(data, kept.root)
+    if (scored := options.get("validation")) is not None:
+        options["validation"] = str(scored if isinstance(scored, (str, Path)) else _written(scored, kept.root))
     task = {
         "name": "text",
         "data": str(source),
         "text": text,
         "label": label,
         "text2": text2,
-        "model": model,
+        "model": str(model),
         **options,
     }
     task = {key: value for key, value in task.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,11 @@ __all__ = ["Glue", "fingerprint", "glue", "metrics"]
 def glue(
     subset: str,
     *,
-    model: str = "bert-base-uncased",
+    model: str | Path = "bert-base-uncased",
     batch_size: int = 32,
     max_length: int = 128,
     holdout: float = 0.0,
-    data: str | None = None,
+    data: str | Path | None = None,
 ) -> Glue:
     """A GLUE task: pretrained encoder with a fresh head, length-bucketed batches, the official metrics.
 
@@ -47,7 +48,7 @@ def glue(
         ValueError: If a file or checkpoint is not sound, or an option is outside its range.
         ImportError: If transformers or the package of ``"minilm"`` is not installed.
     """
-    return Glue(subset, model, batch_size, max_length, holdout, data)
+    return Glue(subset, str(model), batch_size, max_length, holdout, None if data is None else str(data))
 
 
 class Glue(SequenceTask):

@@ -21,7 +21,7 @@ __all__ = ["build", "check_length", "config", "head", "load", "prunable", "skele
 CLASSIFIER = "SequenceClassification"  # transformers' AutoModelFor...
 
 
-def load(model: str, *, num_labels: int = 2, seed: int = 0) -> tuple[nn.Module, Any]:
+def load(model: str | Path, *, num_labels: int = 2, seed: int = 0) -> tuple[nn.Module, Any]:
     """A classifier and its tokenizer: pretrained encoder, fresh head; or a finished model as `trainflat.hf.small` saved it.
 
     Args:
@@ -36,7 +36,7 @@ def load(model: str, *, num_labels: int = 2, seed: int = 0) -> tuple[nn.Module, 
     """
     if small.is_small(model):
         return small.load(model)
-    return build(model, seed=seed, num_labels=num_labels), tokenizer(model)
+    return build(str(model), seed=seed, num_labels=num_labels), tokenizer(str(model))
 
 
 def build(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,12 @@ EVALUATION_BATCH = 64
 
 def squad(
     *,
-    model: str = "bert-base-uncased",
+    model: str | Path = "bert-base-uncased",
     batch_size: int = 16,
     max_length: int = 384,
     stride: int = 128,
     holdout: float = 0.0,
-    data: str | None = None,
+    data: str | Path | None = None,
 ) -> Squad:
     """SQuAD v1.1: find the answer to a question in a text, scored by F1 over all 10,570 validation questions.
 
@@ -58,7 +59,7 @@ def squad(
         ValueError: If a file or checkpoint is not sound, or an option is outside its range.
         ImportError: If transformers or the package of ``"minilm"`` is not installed.
     """
-    return Squad(model, batch_size, max_length, stride, holdout, data)
+    return Squad(str(model), batch_size, max_length, stride, holdout, None if data is None else str(data))
 
 
 class Squad:

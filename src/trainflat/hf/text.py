@@ -22,14 +22,14 @@ __all__ = ["Text", "fingerprint", "steps_per_epoch", "text"]
 
 
 def text(
-    data: str,
+    data: str | Path,
     *,
     text: str,
     label: str,
-    model: str,
+    model: str | Path,
     text2: str | None = None,
     kind: str | None = None,
-    validation: str | None = None,
+    validation: str | Path | None = None,
     groups: str | None = None,
     batch_size: int = 32,
     max_length: int = 128,
@@ -65,8 +65,9 @@ def text(
         ValueError: If the table is not sound, its labels are no labels, or its rows too few; names the row or column.
         ImportError: If transformers, pyarrow or the package of ``"minilm"`` is not installed.
     """
-    prepared = prepare(data, Columns(text, label, text2, groups), kind, validation, holdout, seed)
-    return Text(title(data), prepared, model, batch_size, max_length)
+    scored = None if validation is None else str(validation)
+    prepared = prepare(str(data), Columns(text, label, text2, groups), kind, scored, holdout, seed)
+    return Text(title(str(data)), prepared, str(model), batch_size, max_length)
 
 
 class Text(SequenceTask):
