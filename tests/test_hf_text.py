@@ -13,7 +13,7 @@ from trainflat import hf, train
 from trainflat.experiments.resolve import Spec, check
 from trainflat.experiments.work import TASKS, make_task
 from trainflat.hf import data as glue_data
-from trainflat.hf import metrics, models, tokens
+from trainflat.hf import finished, metrics, models, tokens
 from trainflat.hf.prepared import prepare
 from trainflat.hf.table import Columns
 from trainflat.testing import check_task
@@ -105,6 +105,19 @@ def test_regression_on_pairs_is_a_task(prices, checkpoint):
     assert (task.kind, task.labels) == ("pair regression", ())
     assert list(task.evaluate(task.model(seed=0))) == ["pearson", "spearman", "rmse", "mae"]
     assert task.inputs(4)["token_type_ids"].any()
+
+
+def test_a_kept_model_cuts_long_texts_where_it_was_trained_to(reviews, checkpoint, tmp_path):
+    task = hf.text(reviews, text="review", label="stars", model=checkpoint, max_length=12)
+    task.save(tmp_path / "kept", task.model(seed=0))
+    model, tokenizer = hf.load(tmp_path / "kept")
+    texts = ["the cat sat on the mat " * 50, "a dog"]
+    cut = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    assert cut["input_ids"].tolist() == task.encode(texts)["input_ids"].tolist()
+    assert finished.longest(model, tokenizer) == 12
+    assert hf.text(reviews, text="review", label="stars", model=checkpoint, max_length=20).encode(texts)[
+        "input_ids"
+    ].shape == (2, 20)
 
 
 def test_a_path_serves_for_a_folder_and_a_file(reviews, checkpoint):

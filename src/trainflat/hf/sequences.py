@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cached_property
 from pathlib import Path
@@ -122,8 +123,10 @@ class SequenceTask:
         return dict(self._tokenizer(*map(list, zip(*rows)), return_tensors="pt", **limits))
 
     def save(self, folder: str | Path, model: nn.Module, *, notes: str = "") -> None:
-        """Keep a trained model of this task with its tokenizer, as `trainflat.hf.small.save` does."""
-        small.save(folder, model, self._tokenizer, notes=notes)
+        """Keep a trained model as `trainflat.hf.small.save` does, with its tokenizer, which then cuts where the task does."""
+        words = copy.deepcopy(self._tokenizer)
+        words.model_max_length = self.max_length
+        small.save(folder, model, words, notes=notes)
 
     def _evaluation(self, split: str, size: int = EVALUATION_BATCH, first: int | None = None) -> Iterator[Batch]:
         """Longest first, so that little is padded and memory is known at once; metrics do not depend on the order."""
