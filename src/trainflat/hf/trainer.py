@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainflat.flat.gradients import plain
 from trainflat.hf.needs import need
 from trainflat.train.closure import MicroBatches
-from trainflat.train.loop import _check_rule
+from trainflat.train.loop import check_rule
 from trainflat.train.state import put_together, read, take_apart, write
 from trainflat.types import Gradient
 
@@ -60,7 +60,7 @@ class FlatTrainer(Trainer):
 
     def __init__(self, *args: Any, gradient: Gradient | None = None, **kwargs: Any):
         self.gradient = gradient if gradient is not None else plain()
-        _check_rule(self.gradient)
+        check_rule(self.gradient)
         self._first = copy.deepcopy(self.gradient.state_dict()) if hasattr(self.gradient, "load_state_dict") else None  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(*args, **kwargs)
         self._waiting: list[Mapping[str, Any]] = []

@@ -20,7 +20,7 @@ from trainflat.train.closure import Backward, Precision
 from trainflat.train.schedules import at
 from trainflat.types import Batch, Gradient, Objective, Schedule
 
-__all__ = ["NonFiniteLoss", "Precision", "Step", "fit", "loop"]
+__all__ = ["NonFiniteLoss", "Precision", "Step", "check_rule", "fit", "loop"]
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -110,7 +110,7 @@ def loop(
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
     if gradient is not None:
-        _check_rule(gradient)
+        check_rule(gradient)
     if clip is not None and not clip > 0:
         raise ValueError(
             f"clip is the largest norm of the gradient and must be above 0, got {clip}; None clips nothing"
@@ -164,7 +164,7 @@ def _check_count(name: str, value: int, of: str, least: int) -> None:
         raise ValueError(f"{name} counts {of} and must be at least {least}, got {value}")
 
 
-def _check_rule(gradient: Gradient) -> None:
+def check_rule(gradient: Gradient) -> None:
     """Raise the TypeError of what is not a rule, such as the function that makes one."""
     try:
         signature(gradient).bind(None, None, 0.0)
