@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
-from trainflat import flat
+from trainflat import compress, flat, tasks
 from trainflat.flat.draws import Noise, fill_with_noise, fill_with_signs
+from trainflat.flat.metrics import norm
 
 FILLS = [fill_with_signs, fill_with_noise]
 
@@ -87,6 +90,35 @@ def test_the_noise_of_the_next_step_lies_where_the_last_step_s_point_lay(entries
     assert own not in seen
     assert w.data_ptr() == own
     assert not w.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("task", [tasks.digits, tasks.docstrings])
+def test_the_known_length_of_signs_is_the_one_that_would_be_found_by_reading_them(task, dtype):
+    params = dict(task().model(seed=0).to(dtype).named_parameters())
+    direction = Noise()
+    vectors = direction.vectors(params, step=0)
+    assert torch.equal(direction.length, norm(list(vectors.values())))
+
+
+def test_pruned_weights_do_not_count_in_the_length_of_the_noise():
+    net, reached = nn.Linear(8, 8, bias=False), []
+
+    def closure():
+        net.zero_grad()
+        reached.append(net.weight.detach().clone())
+        loss = net(torch.ones(8)).sum()
+        loss.backward()
+        return loss.detach()
+
+    rule, dense = flat.noise(rho=2.0), compress.Mask.dense(net, where=lambda name, p: True)
+    quarter = compress.prune(compress.magnitude(net), 0.75, within=dense)
+    for mask, moved in ((dense, 64), (quarter, 16), (None, 64)):
+        with mask.on(net) if mask else nullcontext():
+            rule(closure, dict(net.named_parameters()), 0.0)
+            way = reached[-1] - net.weight
+            assert way.count_nonzero() == moved
+            assert torch.isclose(way.norm(), torch.tensor(2.0))
 
 
 def test_other_entries_are_refused():

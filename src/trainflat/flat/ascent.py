@@ -22,6 +22,7 @@ class ThisBatch(Choice):
     whole = True  # whether that pass gives the gradient of the whole batch
     scale = 1.0  # what the ascent is multiplied by; -1 goes down
     spent = False  # whether its vectors are of no use after the ascent, which may then be made in their memory
+    length: Tensor | None = None  # their L2 norm over all parameters together, where it is known without reading them
 
     def over(self, closure: Any) -> Any:
         """What of the batch that pass is over."""

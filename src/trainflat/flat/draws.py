@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -40,7 +41,10 @@ class Noise(ThisBatch):
     def vectors(self, params: Params, step: int) -> dict[str, Tensor]:
         drawn = dict(zip(params, rooms(params, self._room), strict=True))
         self.fill(drawn, derive("flat noise", self.seed, step))
-        return {name: as_gradient(params[name], z) for name, z in drawn.items()}
+        found = {name: as_gradient(params[name], z) for name, z in drawn.items()}
+        whole = self.fill is fill_with_signs and all(found[name] is z for name, z in drawn.items())
+        self.length = _length_of_signs(drawn.values()) if whole else None
+        return found
 
     def spend(self, vectors: Mapping[str, Tensor]) -> None:
         self._room = {}
@@ -80,6 +84,17 @@ def fill_with_signs(tensors: Mapping[str, Tensor], seed: int) -> None:
             x.copy_(table[eights].flatten()[: x.numel()].view(x.shape))
 
 
+def _length_of_signs(tensors: Collection[Tensor]) -> Tensor:
+    """The square root of their number, rounded as `trainflat.flat.metrics.norm` rounds.
+
+    >>> _length_of_signs([torch.ones(4, 3), torch.ones(4)])
+    tensor(4.)
+    """
+    wide = torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
+    return torch.linalg.vector_norm(torch.tensor([x.numel() for x in tensors], dtype=wide).sqrt())
+
+
+@cache
 def _signs_of_bytes() -> Tensor:
     """256 x 8: the bits of each byte, 1 as 1 and 0 as -1."""
     return 2.0 * (torch.arange(256)[:, None] >> torch.arange(8) & 1) - 1.0

@@ -203,7 +203,8 @@ class Rule:
         with torch.no_grad():
             turned = self.direction.turn(reached, list(vectors.values()), room)
             base: list[Tensor] = list(reached.values())
-            direct, size = self.metric(base, turned, room)
+            known = self.direction.length if self.metric is l2 else None
+            direct, size = self.metric(base, turned, room) if known is None else (turned, known)
             length = float(size)
             factor = self.radius.step(t, length, self.eps, list(reached.values()), direct, self.direction.scale)
             if self.start is not None:
