@@ -421,11 +421,14 @@ def test_a_frozen_layer_stays_frozen_and_where_it_is(name):
     for key in ("part", "pieces", "losses", "count", "model"):
         setattr(closure, key, getattr(full, key))
     sgd, rule = torch.optim.SGD(net.parameters(), lr=0.1), getattr(flat, name)()
+    printed = repr(rule)
     for step in range(4):
         sgd.zero_grad()
         rule(closure, dict(net.named_parameters()), step / 4)
         sgd.step()
     assert all(seen)
+    assert repr(rule) == printed  # what it was made of, not what it remembers
+    assert ("0x" in printed) == (name == "plain")
     assert not first.weight.requires_grad
     assert torch.equal(first.weight, was)
 

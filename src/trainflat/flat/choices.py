@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trainflat.train.seeds import derive
 from trainflat.types import Params
 
-__all__ = ["Choice", "as_gradient", "chance", "check", "check_filled", "model_of", "run_pass", "trainable"]
+__all__ = ["Choice", "as_gradient", "called", "chance", "check", "check_filled", "model_of", "run_pass", "trainable"]
 
 
 class Choice:
@@ -27,6 +27,12 @@ class Choice:
 
     def __init__(self) -> None:
         self.memory: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        """The choice with what it was made of, not with what it remembers."""
+        made = {name: value for name, value in vars(self).items() if name[0] != "_" and not hasattr(type(self), name)}
+        told = [f"{name}={called(value)}" for name, value in made.items() if name != "memory"]
+        return f"{type(self).__name__}({', '.join(told)})"
 
     def recall(self, name: str, like: Tensor) -> Tensor | None:
         """What is remembered of a parameter, on its device; None if nothing is, or that of another model."""
@@ -47,6 +53,16 @@ class Choice:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         # in memory of its own: what was read from a file need not be aligned, and a rule may multiply with it
         self.memory = {name: x.clone() if isinstance(x, Tensor) else x for name, x in state.items()}
+
+
+def called(value: Any) -> str:
+    """A value as it is printed; of a function its name, or that of the function that made it.
+
+    >>> from trainflat.flat.metrics import adaptive
+    >>> called(0.5), called(adaptive(0.01))
+    ('0.5', 'adaptive')
+    """
+    return value.__qualname__.partition(".")[0] if hasattr(value, "__qualname__") else repr(value)
 
 
 def as_gradient(p: nn.Parameter, vector: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ A pruned weight needs no choice here: its gradient is zero under a mask, so that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import wraps
 
 from torch import nn
 
@@ -70,6 +71,7 @@ def some(where: Where) -> Where:
         ValueError: If none of them is one of a trainable parameter.
     """
 
+    @wraps(where)
     def chosen(model: nn.Module, params: Params) -> set[str]:
         names = where(model, params)
         if isinstance(names, str) or not isinstance(names, Iterable):

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trainflat.flat.ascent import ThisBatch
-from trainflat.flat.choices import Choice, check_filled, model_of, trainable
+from trainflat.flat.choices import Choice, called, check_filled, model_of, trainable
 from trainflat.flat.combine import Replace, add_up, put_aside
 from trainflat.flat.examples import Alike
 from trainflat.flat.metrics import Metric, l2, norm
@@ -33,6 +33,7 @@ __all__ = ["Dropout", "Point", "Rule", "RuleWithMemory"]
 
 Dropout = Literal["fresh", "replay"]
 Point = Pruned | Quantized
+SAMS = (ThisBatch, Replace, Always)  # the choices that a rule has where none is named
 
 
 class Rule:
@@ -60,6 +61,13 @@ class Rule:
         self._room: dict[str, Tensor] = {}  # one copy of the weights, kept so that no step has to allocate it
         self._others = Others()
         self._holds = self.combine.keeps or self.combine.sums or self.radius.learns or pieces > 1
+
+    def __repr__(self) -> str:
+        """What it was composed of, without the choices that are SAM's."""
+        told = {name: repr(choice) for name, choice in self.choices.items() if type(choice) not in SAMS}
+        usual = {"metric": l2, "where": None, "pieces": 1}
+        told |= {name: called(vars(self)[name]) for name, sams in usual.items() if vars(self)[name] != sams}
+        return f"{type(self).__name__}({', '.join(f'{name}={what}' for name, what in told.items())})"
 
     def __call__(self, closure: Closure, params: Params, t: float) -> Float[Tensor, ""]:
         """One step: fill the gradients, return the loss."""
