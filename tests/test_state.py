@@ -136,7 +136,11 @@ def with_memory(rule):
         ),
         (
             {"gradient": flat.sam()},
-            r"made as it was for the run; what is given remembers nothing: <trainflat.flat.rule.Rule ",
+            r"made as it was for the run; what is given remembers nothing: Rule\(radius=Given\(rho=0\.05\)\)$",
+        ),
+        (
+            {"gradient": flat.momentum_sam()},
+            "of another rule: its direction is LastGradient, and here it is Momentum",
         ),
         (
             {"gradient": flat.stale_sam(), "average": flat.swa()},

@@ -221,17 +221,18 @@ def load_state(
 
     Raises:
         FileNotFoundError, ValueError: As `read` and `restore`.
-        ValueError: If a memory was saved and there is nobody here to take it, or the other way round; nothing is changed then.
+        ValueError: If a memory was saved and there is nobody here to take it, or the other way round, or it is of another kind;
+            the model and the optimizer are not changed then.
     """
     tensors, header = read(path)
     memories = {"gradient": gradient, "average": average, "objective": objective}
     for name, memory in memories.items():
         _check_memory(path, name, header.get(name), memory)
-    restore(model, {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")})
-    optimizer.load_state_dict(put_together(header["optimizer"], tensors))
-    for name, memory in memories.items():
+    for name, memory in memories.items():  # first, since they refuse what is another kind's
         if header.get(name) is not None and hasattr(memory, "load_state_dict"):
             memory.load_state_dict(put_together(header[name], tensors))
+    restore(model, {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")})
+    optimizer.load_state_dict(put_together(header["optimizer"], tensors))
     torch.set_rng_state(tensors["random/torch"])
     if "random/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random/cuda"], next(model.parameters()).device)
