@@ -408,6 +408,7 @@ def test_bf16_keeps_weights_and_gradients_in_float32_and_is_close():
         ({"start": -1}, "start counts the steps already done and must be at least 0, got -1"),
         ({"steps": -1}, "steps counts the optimizer steps of the whole run and must be at least 0, got -1"),
         ({"precision": "fp16"}, "precision must be 'fp32' or 'bf16', got 'fp16'"),
+        ({"start": 2}, "steps counts those of the whole run, with the 2 already done, and must be no fewer; got 1"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
@@ -431,6 +432,18 @@ def test_options_of_the_wrong_kind_are_refused(options, message):
     net, batch = problem()
     with pytest.raises(TypeError, match=message):
         train.fit(net, train.cross_entropy, [batch] * 9, sgd(net), **{"steps": 1, **options})
+
+
+def test_what_is_no_optimizer_is_refused():
+    net, batch = problem()
+    for given in (None, torch.optim.SGD):
+        with pytest.raises(TypeError, match=r"optimizer is a torch\.optim\.Optimizer, such as .*; got (None|<class)"):
+            train.fit(net, train.cross_entropy, [batch], given, steps=1)
+
+
+def test_a_run_that_is_over_goes_no_further():
+    net, batch = problem()
+    assert train.fit(net, train.cross_entropy, [batch], sgd(net), steps=3, start=3) == []
 
 
 def test_a_model_that_is_frozen_altogether_is_refused():

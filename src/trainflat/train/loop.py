@@ -115,6 +115,14 @@ def loop(
         raise ValueError(
             f"clip is the largest norm of the gradient and must be above 0, got {clip}; None clips nothing"
         )
+    if start > steps:
+        raise ValueError(
+            f"steps counts those of the whole run, with the {start} already done, and must be no fewer; got {steps}"
+        )
+    if not hasattr(optimizer, "param_groups"):
+        raise TypeError(
+            f"optimizer is a torch.optim.Optimizer, such as torch.optim.Adam(model.parameters(), lr=1e-3); got {optimizer!r}"
+        )
     params = _trainable(model)
     if not params:
         raise ValueError("there is nothing to train: no parameter of the model requires a gradient")
