@@ -130,6 +130,15 @@ def test_bert_base_has_73_prunable_matrices():
     assert models.head(model) == ("classifier.",)
 
 
+def test_a_model_of_other_layers_than_linear_ones_is_refused_by_name():
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 1, "vocab_size": 11, "n_positions": 4}
+    gpt2 = transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**sizes))
+    with pytest.raises(
+        ValueError, match=r"matrices of torch\.nn\.Linear.* its matrices are those of Conv1D and Embedding: take"
+    ):
+        models.prunable(gpt2)
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "matrices", "head"),
     [

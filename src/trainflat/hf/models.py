@@ -138,7 +138,13 @@ def prunable(model: nn.Module) -> set[str]:
         if isinstance(module, nn.Linear) and name.startswith(prefix) and "embed" not in name
     }
     if not names:
-        raise ValueError(f"the encoder of {type(model).__name__} has no linear layer; nothing in it can be pruned")
+        inside = (module for name, module in model.named_modules() if name.startswith(prefix))
+        kinds = {type(m).__name__ for m in inside if any(w.ndim == 2 for w in m.parameters(recurse=False))}
+        raise ValueError(
+            f"what is pruned and quantized are the matrices of torch.nn.Linear, and the encoder of {type(model).__name__} has "
+            f"none; its matrices are those of {' and '.join(sorted(kinds)) or 'no layer'}: take a model of linear layers, as "
+            "BERT and its kin"
+        )
     return names
 
 
