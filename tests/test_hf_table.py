@@ -270,6 +270,7 @@ def test_rows_without_a_text_or_a_label_are_left_out_and_said(tmp_path):
         ([True, False, True], "classification", ("false", "true")),
         (["TRUE", "False", True], "classification", ("false", "true")),
         (["yes", "no", "true"], "classification", ("no", "true", "yes")),
+        (["007", "120", "00123", "007"], "classification", ("7", "120", "123")),
         (["1.5", "2", "3"], "regression", ()),
         ([0.25, 1, 3], "regression", ()),
         (["-1e3", "+.5", "7."], "regression", ()),
@@ -292,6 +293,17 @@ def test_the_kind_of_task_is_found_from_the_labels(tmp_path, values, kind, names
     expected = [names.index(columns._name(v.strip() if isinstance(v, str) else v)) for v in values] if names else values
     assert target.values(found).tolist() == pytest.approx([float(value) for value in expected])
     assert target.values(found).dtype == (np.int64 if names else np.float32)
+
+
+def test_codes_keep_their_zeros(tmp_path):
+    codes = labelled(tmp_path, ["007", "120", "010", "007"])
+    target = find(codes)
+    assert (target.kind, target.names) == ("classification", ("007", "010", "120"))
+    assert target.values(codes).tolist() == [0, 2, 1, 0]
+    many = labelled(tmp_path, [f"{i % 30:02d}" for i in range(90)])
+    assert find(many).names == tuple(f"{i:02d}" for i in range(30))
+    with pytest.raises(ValueError, match="label '7' is not one of 007, 010, 120, as in training"):
+        target.values(labelled(tmp_path, ["120", "7"]))
 
 
 def test_the_kind_can_be_said_where_what_is_found_would_be_wrong(tmp_path):

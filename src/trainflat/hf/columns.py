@@ -40,7 +40,7 @@ class Target:
         number = {name: i for i, name in enumerate(self.names)}
         found = []
         for code, value in enumerate(table.labels.values):
-            plain = _number(value) if not self.names else number.get(_name(value, table.classes))
+            plain = _number(value) if not self.names else number.get(value, number.get(_name(value, table.classes)))
             if plain is None:
                 known = (
                     f"one of {listed(self.names)}, as in training" if self.names else "a number, as for a regression"
@@ -58,6 +58,7 @@ def find(table: Table, kind: str | None = None) -> Target:
 
     * Label names that the file declares (a ``ClassLabel`` of `datasets`), texts, true and false: classification.
     * Whole numbers, however written (``5``, ``5.0``), up to 20 different ones: classification, as stars or 0 and 1 are.
+    * Codes, texts of equally many digits of which one begins with 0 (``007``, ``120``): classification; they stay as they are.
     * Other numbers: regression. (scikit-learn's ``type_of_target`` draws the same line between whole and other numbers,
       but takes any number of whole ones for classes.)
 
@@ -73,7 +74,7 @@ def find(table: Table, kind: str | None = None) -> Target:
     if kind not in {None, *KINDS}:
         raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
     values, where = table.labels.values, f"column {table.columns.label!r} of {table.name}"
-    names = {_name(value, table.classes) for value in values}
+    names = set(_names(table))
     if len(names) == 1:
         raise ValueError(f"{where} is {next(iter(names))!r} in all {len(table):,} rows; there is nothing to learn")
     chosen = kind or _kind(table, where)
@@ -82,7 +83,7 @@ def find(table: Table, kind: str | None = None) -> Target:
         target = Target(f"{pairs}regression")
         target.values(table)  # every label is a number, or a sentence says which is not
         return target
-    remarks = _remarks(table, names)
+    remarks = _remarks(table)
     if table.classes:
         ordered = [name for name in table.classes if name in names]
     elif all(_number(value) is not None for value in values):
@@ -99,7 +100,7 @@ def listed(names: Sequence[str]) -> str:
 
 def _kind(table: Table, where: str) -> str:
     values, counts = table.labels.values, table.labels.counts
-    numeric = [_number(value) is not None for value in values]
+    numeric = [_number(value) is not None and not _are_codes(values) for value in values]
     if table.classes or all(_is_truth(value) for value in values):
         return "classification"
     if all(numeric):
@@ -128,13 +129,14 @@ def _line(table: Table, code: int) -> int:
     return int(table.places[int(np.argmax(table.labels.codes == code))])
 
 
-def _remarks(table: Table, names: set[str]) -> list[str]:
+def _remarks(table: Table) -> list[str]:
+    names = _names(table)
     counts = dict.fromkeys(names, 0)
-    for value, count in zip(table.labels.values, table.labels.counts, strict=True):
-        counts[_name(value, table.classes)] += int(count)
+    for name, count in zip(names, table.labels.counts, strict=True):
+        counts[name] += int(count)
     single = sorted(name for name, count in counts.items() if count == 1)
     folded: dict[str, list[str]] = {}
-    for name in sorted(names):
+    for name in sorted(counts):
         folded.setdefault(name.casefold(), []).append(name)
     alike = next((group for group in folded.values() if len(group) > 1), None)
     remarks = []
@@ -143,6 +145,22 @@ def _remarks(table: Table, names: set[str]) -> list[str]:
     if alike:
         remarks.append(f"labels that differ only in case are kept apart ({listed(alike)})")
     return remarks
+
+
+def _names(table: Table) -> list[str]:
+    """What each different value of the label is called."""
+    values = table.labels.values
+    return list(values) if _are_codes(values) else [_name(value, table.classes) for value in values]
+
+
+def _are_codes(values: Sequence[Any]) -> bool:
+    """Whether leading zeros belong to them.
+
+    >>> _are_codes(["007", "120"]), _are_codes(["7", "120"]), _are_codes(["0", "1"])
+    (True, False, False)
+    """
+    digits = all(isinstance(value, str) and re.fullmatch(r"\d{2,}", value, re.ASCII) for value in values)
+    return digits and len(set(map(len, values))) == 1 and any(value[0] == "0" for value in values)
 
 
 def _name(value: Any, classes: Sequence[str] = ()) -> str:
