@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from trainflat import cli
+from trainflat.experiments.recipe import read, shipped
 
 RECIPE = """# A trial.
 name = "trial"
@@ -232,14 +233,33 @@ def test_control_c_exits_with_130_and_says_how_to_continue(tmp_path):
     ("asked", "made"), [("mine", "mine.toml"), ("m.v2", "m.v2.toml"), ("my own.toml", "my own.toml")]
 )
 def test_copy_says_the_command_that_runs_the_copy(trainflat, tmp_path, asked, made):
+    name = made.removesuffix(".toml").replace(" ", "-")
     code, out, err = trainflat("copy", "quickstart", asked)
     assert code == 0, err
     assert (tmp_path / made).is_file()
     command = shlex.split(out.partition("run it with: ")[2])
     assert command == ["trainflat", "run", made]
     assert trainflat("plan", command[-1], "--smoke")[0] == 0
+    assert read(str(tmp_path / made)).name == name
     code, _, err = trainflat("copy", "quickstart", asked)
     assert (code, "already there" in err) == (2, True)
+
+
+def test_a_copy_s_run_does_not_take_the_place_of_the_original_s(trainflat, tmp_path):
+    assert trainflat("copy", "trial.toml", "mine.toml")[0] == 0
+    for recipe in ("trial.toml", "mine.toml"):
+        code, _, err = trainflat("run", recipe, "--smoke")
+        assert code == 0, err
+    assert "Runs in .trainflat: mine, trial" in trainflat("list")[1]
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_copy_of_a_shipped_recipe_asks_the_same_under_its_file_s_name(trainflat, tmp_path, name):
+    assert trainflat("copy", name, "mine.toml")[0] == 0
+    copy, original = read(str(tmp_path / "mine.toml")), read(name)
+    assert copy.name == ("mine" if "/" not in name else f"mine/{name.rpartition('/')[2]}")
+    assert {**copy.document, "name": original.name} == original.document
+    assert copy.claim == original.claim
 
 
 def test_report_of_a_compressed_model_is_made_again_inside_it(trainflat, tmp_path):

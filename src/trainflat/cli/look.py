@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +58,7 @@ def copy(
     to: Annotated[Path | None, typer.Argument(help="The new file, .toml; default: the recipe's name, here.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Copy a shipped recipe into a file of your own, to change it."""
+    """Copy a shipped recipe into a file of your own, to change it; its runs get the file's name."""
     from trainflat.experiments.recipe import locate
 
     source = locate(recipe)
@@ -67,5 +67,26 @@ def copy(
     for there in (asked, target):
         if there.exists():
             raise FileExistsError(f"{there} is already there; name another file")
-    shutil.copyfile(source, target)
+    target.write_text(_named(source.read_text(encoding="utf-8"), target.name.removesuffix(".toml")), encoding="utf-8")
     print(f"{target} is yours; run it with: trainflat run {shlex.quote(str(target))}")
+
+
+def _named(text: str, stem: str) -> str:
+    """A recipe under the file's name, so that its runs do not take the place of the original's.
+
+    Of a name in a group only the group changes: reports find the paper's numbers by what follows it.
+
+    >>> _named('name = "quickstart"', "my own"), _named('name = "paper/table1-imp"', "mine")
+    ('name = "my-own"', 'name = "mine/table1-imp"')
+    >>> _named('name = "paper/table1-imp"', "table1-imp")
+    'name = "paper/table1-imp"'
+    """
+
+    def named(found: re.Match) -> str:
+        group, _, last = found[2].rpartition("/")
+        own = re.sub(r"[^\w.-]+", "-", stem).lstrip(".-")
+        if not own or own == last:
+            return found[0]
+        return f"{found[1]}{own}/{last}{found[3]}" if group else f"{found[1]}{own}{found[3]}"
+
+    return re.sub(r"""^(name\s*=\s*["'])([^"']+)(["'])""", named, text, count=1, flags=re.MULTILINE)
