@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainflat.compress.grouped import GroupedLinear
 from trainflat.compress.integers import QuantizedLinear, plain_tensors, quantized
 from trainflat.train.batches import to_device
+from trainflat.train.evaluate import evaluating
 
 __all__ = ["Cost", "cost"]
 
@@ -186,17 +187,14 @@ def _time(forward: Callable[[], None], device: torch.device, runs: int, warmup: 
 @contextmanager
 def _quiet(model: nn.Module, threads: int | None) -> Iterator[None]:
     """Evaluation mode and the wanted threads; every module's own mode and torch's threads as before afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
     before = torch.get_num_threads()
-    model.eval()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        for module, training in modes:
-            module.training = training
+    with evaluating(model):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def _batch(inputs: Any) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainflat import train
 from trainflat.train.batches import to_device
+from trainflat.train.evaluate import evaluating
 from trainflat.types import Batch
 
 __all__ = ["Range", "ranges"]
@@ -68,20 +69,14 @@ def ranges(
 
         return see
 
-    modes = [(module, module.training) for module in model.modules()]
     device = next(iter(layers.values())).weight.device
     count = 0
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, evaluating(model), torch.no_grad():
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(watch(name)).remove)
-        try:
-            model.eval()
-            for inputs, _ in islice(batches, calibrate):
-                train.logits(model, to_device(inputs, device))
-                count += 1
-        finally:
-            for module, training in modes:
-                module.training = training
+        for inputs, _ in islice(batches, calibrate):
+            train.logits(model, to_device(inputs, device))
+            count += 1
     if not count:
         raise ValueError("there are no batches to calibrate on; give a task's: task.batches(seed=0)")
     return found

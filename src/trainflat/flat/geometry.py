@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.flat.moving import at
+from trainflat.train.evaluate import evaluating
 from trainflat.train.loop import NonFiniteLoss
 
 __all__ = ["Barrier", "barrier", "measuring"]
@@ -88,15 +89,9 @@ def barrier(
 @contextmanager
 def measuring(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; modes and the random stream are put back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(list(devices)):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.no_grad(), torch.random.fork_rng(list(devices)):
+        yield
 
 
 def _of(state: Mapping[str, Tensor], params: Mapping[str, nn.Parameter], which: str) -> dict[str, Tensor]:

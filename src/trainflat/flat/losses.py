@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trainflat.flat.choices import as_gradient
 from trainflat.train.batches import examples, finite, to_device
 from trainflat.train.closure import loss_of
+from trainflat.train.evaluate import evaluating
 from trainflat.train.loop import NonFiniteLoss
 from trainflat.types import Batch, Objective
 
@@ -205,17 +206,13 @@ class Loss:
     @contextmanager
     def _untouched(self) -> Iterator[None]:
         """Evaluation mode, and gradients, modes and the random stream put back."""
-        modes = [(module, module.training) for module in self.model.modules()]
         gradients = [p.grad for p in self.params.values()]
-        self.model.eval()
         try:
-            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            with evaluating(self.model), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
                 yield
         finally:
             for p, gradient in zip(self.params.values(), gradients, strict=True):
                 p.grad = gradient
-            for module, training in modes:
-                module.training = training
 
 
 def _on(params: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
@@ -18,6 +17,7 @@ from torch import nn
 from trainflat import train
 from trainflat.int8 import by_onnxruntime, by_torch, by_torchao, timing
 from trainflat.int8.processor import processor
+from trainflat.train.evaluate import evaluating
 
 __all__ = ["BACKENDS", "Choice", "Tried", "choose", "sums_are_right"]
 
@@ -91,7 +91,7 @@ def choose(
     """
     if not 0 < seconds < math.inf or not tolerance > 0:
         raise ValueError(f"seconds and tolerance must be above 0, seconds finite; got {seconds} and {tolerance}")
-    with _evaluating(model):
+    with evaluating(model):
         return _probe(model, inputs, seconds, tolerance, backends)
 
 
@@ -164,18 +164,6 @@ def _said(best: str, tried: tuple[Tried, ...], warned: tuple[str, ...]) -> str:
 
 def _also(warned: tuple[str, ...]) -> str:
     return f"; beware: {'; '.join(warned)}" if warned else ""
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode meanwhile; each module goes back to its own."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _logits(model: nn.Module, inputs: Any) -> np.ndarray:

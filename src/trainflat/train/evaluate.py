@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from trainflat.train.batches import finite, pair, to_device
 from trainflat.train.objectives import logits
 from trainflat.types import Batch
 
-__all__ = ["evaluate", "predict"]
+__all__ = ["evaluate", "evaluating", "predict"]
 
 Logits = Float32[np.ndarray, "batch ..."]
 Labels = Shaped[np.ndarray, "batch ..."]
@@ -53,20 +54,35 @@ def predict(model: nn.Module, batches: Iterable[Batch]) -> list[tuple[Logits, La
     """
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     found = []
-    try:
-        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for batch in finite(batches):
-                inputs, labels = pair(batch)
-                if not isinstance(labels, Tensor):
-                    raise TypeError(f"the labels of a batch are a tensor; these are a {type(labels).__name__}")
-                output = logits(model, to_device(inputs, device))
-                found.append((output.float().cpu().numpy(), labels.cpu().numpy()))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for batch in finite(batches):
+            inputs, labels = pair(batch)
+            if not isinstance(labels, Tensor):
+                raise TypeError(f"the labels of a batch are a tensor; these are a {type(labels).__name__}")
+            output = logits(model, to_device(inputs, device))
+            found.append((output.float().cpu().numpy(), labels.cpu().numpy()))
     if not found:
         raise ValueError("there is nothing to evaluate on: no batches were given")
     return found
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode meanwhile; afterwards each module is in its own mode again.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout().eval())
+        >>> with evaluating(model):
+        ...     print([module.training for module in model])
+        [False, False]
+        >>> [module.training for module in model]
+        [True, False]
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
