@@ -6,7 +6,6 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from trainflat.experiments import stages
@@ -174,11 +173,6 @@ def _parse(
         return kind(**{key: value for key, value in values.items() if key in own}), settings, resources
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
-
-
-@lru_cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
 
 
 _resolutions: dict[str, dict[str, Any]] = {}

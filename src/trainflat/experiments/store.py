@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-__all__ = ["FORMAT", "Store", "canonical", "identity", "write_json"]
+__all__ = ["Store", "canonical", "identity", "write_json"]
 
 FORMAT = 1
 

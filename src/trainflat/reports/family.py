@@ -44,13 +44,13 @@ def is_family(rows: Iterable[Row] | Results) -> bool:
     return len(data.arms) > MANY and any(data.sparsities(task, VARIANT) for task in data.tasks)
 
 
-def kept(rows: Iterable[Row] | Results, task: str, arm: str, *, variant: str = VARIANT) -> dict[Any, float]:
-    """By seed, the metric's mean over all measured sparsities of a curve: steadier than the place where it crosses a line.
+def kept(rows: Iterable[Row] | Results, task: str, arm: str) -> dict[Any, float]:
+    """By seed, the metric's mean over all measured sparsities of its curve: steadier than the place where it crosses a line.
 
     A seed counts if it was measured at every sparsity at which the arm was.
     """
     data = results(rows)
-    curve = [v for s in data.sparsities(task, variant) if (v := data.values(task, arm, variant, s))]
+    curve = [v for s in data.sparsities(task, VARIANT) if (v := data.values(task, arm, VARIANT, s))]
     seeds = [seed for seed in curve[0] if all(seed in of for of in curve)] if curve else []
     return {seed: summary(of[seed] for of in curve).mean for seed in seeds}
 

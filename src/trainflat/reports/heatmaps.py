@@ -17,7 +17,7 @@ from trainflat.reports.stats import Difference
 from trainflat.reports.tables import ALONE, MISSING, Table, bounds, signed
 from trainflat.reports.transfer import Map, cells_of, maps, margins, papers
 
-__all__ = ["FULL", "describe", "heat_tables", "interval", "kind", "png", "shown", "svg", "whose"]
+__all__ = ["describe", "heat_tables", "interval", "kind", "png", "shown", "svg", "whose"]
 
 FULL = 0.05
 """The difference, 5 points, at which a colour is full: beyond it the number tells."""

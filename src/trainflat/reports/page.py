@@ -30,7 +30,7 @@ from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.sentences import RULE, Finding, findings
 from trainflat.reports.tables import ALONE, signed
 
-__all__ = ["Header", "document", "loss_maps", "paragraphs", "report", "write"]
+__all__ = ["Header", "document", "paragraphs", "report", "write"]
 
 Header = Mapping[str, Any]
 
@@ -79,7 +79,7 @@ def report(rows: Iterable[Row] | Results, header: Header, *, beside: Sequence[st
     if told := predicts.tables(data):
         sections.append(("predictors", "What predicts what survives", "".join(map(render.html, told))))
     if maps := contours.panels(data):
-        sections.append(("maps", "Loss maps", loss_maps(maps)))
+        sections.append(("maps", "Loss maps", _loss_maps(maps)))
     if told := costs(data):
         sections.append(("costs", "Costs", "".join(map(render.html, told))))
     sections.append(("method", "How to read this", _method()))
@@ -187,12 +187,11 @@ def _family(data: Results, task: str, name: str) -> str:
     )
 
 
-def loss_maps(maps: Sequence[tuple[Row, int]], name: str = "map") -> str:
-    """HTML of loss maps in a plane; ``name`` is the prefix of every id in it."""
+def _loss_maps(maps: Sequence[tuple[Row, int]]) -> str:
     figures = [
         f"<figure><figcaption>{escape(contours.caption(row, head))}</figcaption>"
         f'<div role="img" aria-label="{escape(contours.describe(row, head))}">'
-        f"{contours.svg(row, head, name=f'{name}{i}')}</div></figure>"
+        f"{contours.svg(row, head, name=f'map{i}')}</div></figure>"
         for i, (row, head) in enumerate(maps)
     ]
     return f'<p class="about">{escape(contours.ABOUT)}</p><div class="panels">{"".join(figures)}</div>'

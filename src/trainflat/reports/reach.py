@@ -17,6 +17,8 @@ LOSS = 0.01
 """What may be lost against the dense reference: a point."""
 
 VARIANT = "pruned"
+"""The curve: one-shot pruning, which every arm can have."""
+
 RESAMPLES, SEED, CONFIDENCE = 2000, 0, 0.95
 FEWEST = 3
 """Seeds that an interval takes."""
@@ -34,16 +36,8 @@ class Reach:
     n: int
 
 
-def reach(
-    rows: Iterable[Row] | Results,
-    task: str,
-    arm: str,
-    *,
-    beside: str | None = None,
-    variant: str = VARIANT,
-    loss: float = LOSS,
-) -> Reach | None:
-    """One number an arm: the largest sparsity s at which the mean over seeds of value(s) >= that of the dense reference - loss.
+def reach(rows: Iterable[Row] | Results, task: str, arm: str, *, beside: str | None = None) -> Reach | None:
+    """One number an arm: the largest sparsity s at which the mean over seeds of value(s) >= that of the dense reference - `LOSS`.
 
     The mean curve begins at the arm's own dense models, s = 0, runs straight between measured sparsities, and ends where it
     first falls below; one that never does ends at the last sparsity. The interval is between percentiles of 2000 draws of as
@@ -55,8 +49,6 @@ def reach(
         task: One of `Results.tasks`.
         arm: One of `Results.arms`; the first of them is the reference.
         beside: Another arm, whose number is taken off. Default: none.
-        variant: The curve.
-        loss: What may be lost.
 
     Returns:
         None without a dense reference or a curve. A seed counts if it has the reference and the whole curve.
@@ -75,11 +67,11 @@ def reach(
     """
     data = results(rows)
     reference = data.values(task, data.arms[0], "dense", 0.0)
-    curves = [_curves(data, task, one, variant) for one in (arm, *([] if beside is None else [beside]))]
+    curves = [_curves(data, task, one) for one in (arm, *([] if beside is None else [beside]))]
     seeds = [seed for seed in reference if all(seed in of for _, of in curves)]
     if not seeds:
         return None
-    least = np.array([reference[seed] - loss for seed in seeds])
+    least = np.array([reference[seed] - LOSS for seed in seeds])
     picked = np.random.default_rng(SEED).integers(len(seeds), size=(RESAMPLES, len(seeds)))
     picked = np.vstack([np.arange(len(seeds)), picked])  # the first is what was measured
     one, *other = [
@@ -93,9 +85,7 @@ def reach(
     return Reach(float(found[0]), float(low), float(high), len(seeds))
 
 
-def compressibility(
-    rows: Iterable[Row] | Results, task: str, arm: str, *, variant: str = VARIANT, loss: float = LOSS
-) -> dict[Any, float]:
+def compressibility(rows: Iterable[Row] | Results, task: str, arm: str) -> dict[Any, float]:
     """The same by seed, each against the dense reference of its own; empty without a reference or a curve.
 
     Far noisier than `reach`: a curve on a plateau crosses the line at either of its ends. For relations over arms and seeds.
@@ -109,15 +99,15 @@ def compressibility(
     """
     data = results(rows)
     reference = data.values(task, data.arms[0], "dense", 0.0)
-    at, curves = _curves(data, task, arm, variant)
+    at, curves = _curves(data, task, arm)
     seeds = [seed for seed in curves if seed in reference]
-    found = [_reach(np.array(curves[seed]), at, np.array(reference[seed] - loss)) for seed in seeds]
+    found = [_reach(np.array(curves[seed]), at, np.array(reference[seed] - LOSS)) for seed in seeds]
     return dict(zip(seeds, map(float, found), strict=True))
 
 
-def _curves(data: Results, task: str, arm: str, variant: str) -> tuple[Array, Mapping[Any, list[float]]]:
+def _curves(data: Results, task: str, arm: str) -> tuple[Array, Mapping[Any, list[float]]]:
     """The sparsities, 0 first, and by seed the values there, of the seeds that were measured at all of them."""
-    measured = {s: v for s in data.sparsities(task, variant) if (v := data.values(task, arm, variant, s))}
+    measured = {s: v for s in data.sparsities(task, VARIANT) if (v := data.values(task, arm, VARIANT, s))}
     dense = data.values(task, arm, "dense", 0.0)
     if not measured:
         return np.zeros(1), {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -139,8 +139,7 @@ def margins(m: Map) -> dict[str, list[At]]:
     return {**rows, **columns}
 
 
-def cells_of(m: Map, within: Sequence[At] | None = None) -> dict[str, list[At]]:
-    """All cells, those of a task's ticket on the task itself, and the others, which alone are transfer; of ``within`` only."""
-    cells = [at for at in m.values if within is None or at in within]
-    own = [at for at in cells if at[0] == at[1]]
-    return {"all cells": cells, "the diagonal": own, "off the diagonal": [at for at in cells if at[0] != at[1]]}
+def cells_of(m: Map) -> dict[str, list[At]]:
+    """All cells, those of a task's ticket on the task itself, and the others, which alone are transfer."""
+    own, others = ([at for at in m.values if (at[0] == at[1]) is same] for same in (True, False))
+    return {"all cells": list(m.values), "the diagonal": own, "off the diagonal": others}

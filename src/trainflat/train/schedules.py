@@ -47,7 +47,7 @@ def linear(start: float = 1.0, end: float = 0.0, *, warmup: float = 0.0) -> Sche
     >>> [round(line(t), 3) for t in (0.0, 0.1, 0.2, 0.6, 1.0)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    _check_share("warmup", warmup)
+    _check_warmup(warmup)
 
     def schedule(t: float) -> float:
         if t < warmup:
@@ -63,7 +63,7 @@ def cosine(start: float = 1.0, end: float = 0.0, *, warmup: float = 0.0) -> Sche
     >>> [round(cosine()(t), 3) for t in (0.0, 0.5, 1.0)]
     [1.0, 0.5, 0.0]
     """
-    _check_share("warmup", warmup)
+    _check_warmup(warmup)
 
     def schedule(t: float) -> float:
         if t < warmup:
@@ -99,6 +99,6 @@ def steps(values: Sequence[float], at: Sequence[float]) -> Schedule:
     return lambda t: values[sum(t >= boundary for boundary in at)]
 
 
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} is a share of the run and must be in [0, 1), got {value}")
+def _check_warmup(share: float) -> None:
+    if not 0 <= share < 1:
+        raise ValueError(f"warmup is a share of the run and must be in [0, 1), got {share}")
