@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,16 @@ from trainflat.reports import (
 )
 from trainflat.reports.cost import costs
 from trainflat.reports.departure import departure
+from trainflat.reports.document import document, figure, panels, paragraphs, provenance, top
 from trainflat.reports.flatness import how_flat
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.sentences import RULE, Finding, findings
 from trainflat.reports.tables import ALONE, signed
 
-__all__ = ["Header", "document", "paragraphs", "report", "write"]
+__all__ = ["Header", "report", "write"]
 
 Header = Mapping[str, Any]
 
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # a browser loads nothing, whatever a label says
-)
 CAPTIONS = {"pruned": "One-shot pruning, nothing trained afterwards", "imp": "IMP: train, prune, rewind, again"}
 METHOD = (
     "Lines and bands in the figures are means and one s.d. over seeds; dotted lines are the dense models.",
@@ -86,24 +83,6 @@ def report(rows: Iterable[Row] | Results, header: Header, *, beside: Sequence[st
     return document(name, _top(data, header, name), sections, _footer(data, header, beside))
 
 
-def document(name: str, top: str, sections: Sequence[tuple[str, str, str]], footer: str) -> str:
-    """A page that needs nothing but itself: what is on top, a list of contents, the sections (key, title, HTML), the footer."""
-    style = resources.files("trainflat.reports").joinpath("page.css").read_text(encoding="utf-8")
-    contents = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title, _ in sections)
-    body = "".join(
-        f'<section id="{key}" class="{key.split("-")[0]}"><h2>{escape(title)}</h2>{inside}</section>'
-        for key, title, inside in sections
-    )
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(name)} · trainflat</title>\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<style>\n{style}</style>\n</head>\n'
-        f'<body>\n{top}\n<nav aria-label="Contents"><ul>{contents}</ul></nav>\n'
-        f"<main>\n{body}\n</main>\n{footer}\n</body>\n</html>\n"
-    )
-
-
 def write(rows: Iterable[Row] | Results, header: Header, path: str | Path, *, beside: Sequence[str] = ()) -> Path:
     """Write `report` to a file, whole or not at all."""
     return files.write(path, report(rows, header, beside=beside))
@@ -117,10 +96,7 @@ def _top(data: Results, header: Header, name: str) -> str:
     if said := departure(header):
         code += f'<p class="about">{_words(said)}</p>'
     ran = [_day(header.get("created")), _duration(header.get("seconds")), _seeds(data)]
-    return (
-        f'<header><p class="kind">trainflat report</p><h1>{escape(name)}</h1>{claim}{code}'
-        f'<p class="when">{escape(" · ".join(filter(None, ran)))}</p></header>'
-    )
+    return top(name, f'{claim}{code}<p class="when">{escape(" · ".join(filter(None, ran)))}</p>')
 
 
 def _findings(data: Results) -> str:
@@ -159,20 +135,21 @@ def _task(data: Results, header: Header, task: str, prefix: str) -> str:
     models = dict.fromkeys(str(row["model"]) for row in of_task if row.get("model"))
     notes = dict.fromkeys(str(row["note"]) for row in of_task if row.get("note"))
     about = [f"Model: {', '.join(models)}."] if models else []
-    figures = "".join(
-        f"<figure><figcaption>{escape(CAPTIONS.get(variant, data.family(variant)))}</figcaption>"
-        f'<div role="img" aria-label="{escape(curves.describe(data, task, variant))}">'
-        f"{curves.svg(data, task, variant, name=f'{prefix}-{i}')}</div></figure>"
+    figures = panels(
+        figure(
+            CAPTIONS.get(variant, data.family(variant)),
+            curves.describe(data, task, variant),
+            curves.svg(data, task, variant, name=f"{prefix}-{i}"),
+        )
         for i, variant in enumerate(curves.drawn(data, task))
     )
     words = escape(" ".join([*notes, *about]))
-    panels = f'<div class="panels">{figures}</div>' if figures else ""
     front = front_page.section(data, header, task, f"{prefix}-front")
     of_family = _family(data, task, f"{prefix}-family")
     listed = [*family.tables(data, only=task), *smaller.tables(data, task), *tables.every(data)]
     of_task = [table for table in listed if table.task == task]
     told = "".join(map(render.html, of_task)) + mistakes.html(data, task, header.get("chosen"))
-    return f'<p class="about">{words}</p>{of_family}{front}{panels}{told}'
+    return f'<p class="about">{words}</p>{of_family}{front}{figures}{told}'
 
 
 def _family(data: Results, task: str, name: str) -> str:
@@ -180,21 +157,15 @@ def _family(data: Results, task: str, name: str) -> str:
     if task not in family_figure.drawn(data):
         return ""
     drawing = family_figure.svg(data, task, name=name)
-    return (
-        f"<figure><figcaption>{escape(family_figure.CAPTION)}</figcaption>"
-        f'<div role="img" aria-label="{escape(family_figure.describe(data, task))}">{drawing}</div>'
-        f'<p class="about">{escape(family_figure.ABOUT)}</p></figure>'
-    )
+    return figure(family_figure.CAPTION, family_figure.describe(data, task), drawing, family_figure.ABOUT)
 
 
 def _loss_maps(maps: Sequence[tuple[Row, int]]) -> str:
-    figures = [
-        f"<figure><figcaption>{escape(contours.caption(row, head))}</figcaption>"
-        f'<div role="img" aria-label="{escape(contours.describe(row, head))}">'
-        f"{contours.svg(row, head, name=f'map{i}')}</div></figure>"
+    figures = panels(
+        figure(contours.caption(row, head), contours.describe(row, head), contours.svg(row, head, name=f"map{i}"))
         for i, (row, head) in enumerate(maps)
-    ]
-    return f'<p class="about">{escape(contours.ABOUT)}</p><div class="panels">{"".join(figures)}</div>'
+    )
+    return f'<p class="about">{escape(contours.ABOUT)}</p>{figures}'
 
 
 def _method() -> str:
@@ -204,38 +175,15 @@ def _method() -> str:
 def _footer(data: Results, header: Header, beside: Sequence[str]) -> str:
     facts = {"recipe": header.get("name"), "created": header.get("created"), "seeds": _seeds(data).partition(" ")[2]}
     facts |= _flat(header.get("environment") or {})
-    if beside:
-        facts["files"] = None
+    told = [(name, escape(str(fact))) for name, fact in facts.items() if fact]
     links = ", ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in beside)
-    lines = [
-        f"<dt>{escape(str(k))}</dt><dd>{escape(str(v)) if k != 'files' else links}</dd>"
-        for k, v in facts.items()
-        if v or k == "files"
-    ]
-    return f"<footer><h2>Provenance</h2><dl>{''.join(lines)}</dl></footer>"
+    return provenance([*told, ("files", links)] if links else told)
 
 
 def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
     """Inner tables as one line: "torch 2.13.0, numpy 2.4.0"."""
     inner = lambda value: ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
     return {name: inner(value) for name, value in environment.items() if value is not None}
-
-
-def paragraphs(text: str) -> list[str]:
-    """A comment's text without its line breaks, but for blank lines, a first line that is a sentence of its own, and lines
-    that start an entry ("Cost: ...", "- ...").
-    """
-    found: list[str] = []
-    fresh = True
-    for line in map(str.strip, text.splitlines()):
-        if not line:
-            fresh = True
-        elif fresh or not found or re.match(r"[-*•] |[A-Z][\w ]{0,24}: ", line):
-            found, fresh = [*found, line], False
-        else:
-            found[-1] += f" {line}"
-        fresh = fresh or (found == [line] and line.endswith((".", "?", "!")))
-    return found
 
 
 def _day(created: Any) -> str:

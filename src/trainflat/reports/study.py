@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports import beside, curves, files, page, paper, render
+from trainflat.reports import beside, curves, files, paper, render
 from trainflat.reports import folder as whole
 from trainflat.reports.departure import departure
+from trainflat.reports.document import document, figure, panels, paragraphs, provenance, top
 from trainflat.reports.reference import reference
 from trainflat.reports.rows import Row, results
 from trainflat.reports.sentences import findings
@@ -111,7 +112,7 @@ def report(runs: Sequence[Run], group: str, *, linked: Collection[str] = ()) -> 
             sections.append((f"run-{number}", run.name, inside))
     notes = "".join(f"<li>{escape(text)}</li>" for text in (*KINDS, *reference().notes))
     sections.append(("method", "How to read this", f"<ul>{notes}</ul>"))
-    return page.document(group, _top(group), sections, _footer(runs))
+    return document(group, _top(group), sections, _footer(runs))
 
 
 def summary(runs: Sequence[Run]) -> list[Table]:
@@ -222,7 +223,7 @@ def _what(run: Run | None) -> tuple[str, str, str]:
 def _run(run: Run, name: str, only: Collection[str], linked: bool) -> str:
     """One run: what it asked, what it says beside the paper, its curves, its own findings."""
     data = results(run.rows)
-    asked = "".join(f"<p>{escape(text)}</p>" for text in page.paragraphs(str(run.header.get("claim") or ""))[:1])
+    asked = "".join(f"<p>{escape(text)}</p>" for text in paragraphs(str(run.header.get("claim") or ""))[:1])
     command = (
         f'<p class="command"><code>{escape(str(run.header["command"]))}</code></p>' if run.header.get("command") else ""
     )
@@ -233,24 +234,25 @@ def _run(run: Run, name: str, only: Collection[str], linked: bool) -> str:
     )
     link += f'<p class="about">{escape(departs)}</p>' if (departs := departure(run.header)) else ""
     link += f'<p class="about">{SMOKE}</p>' if run.header.get("smoke") else ""
-    figures = "".join(
-        f"<figure><figcaption>{escape(f'{task}, {data.family(variant)}')}</figcaption>"
-        f'<div role="img" aria-label="{escape(curves.describe(data, task, variant))}">'
-        f"{curves.svg(data, task, variant, name=f'{name}-c{i}')}</div></figure>"
+    figures = panels(
+        figure(
+            f"{task}, {data.family(variant)}",
+            curves.describe(data, task, variant),
+            curves.svg(data, task, variant, name=f"{name}-c{i}"),
+        )
         for i, (task, variant) in enumerate(curves.panels(data))
         if len(data.sparsities(task, variant)) > 1
     )
-    panels = f'<div class="panels">{figures}</div>' if figures else ""
     told = "".join(f"<li>{escape(f'{finding.task}: {finding}')}</li>" for finding in findings(data))
     own = (
         f'<details><summary>All findings of this run</summary><ul class="claims">{told}</ul></details>' if told else ""
     )
-    return f"{asked}{command}{link}{paper.section(data, name=name, only=only)}{panels}{own}"
+    return f"{asked}{command}{link}{paper.section(data, name=name, only=only)}{figures}{own}"
 
 
 def _top(group: str) -> str:
     what = f"Everything of {group}/* that has been run so far, beside the numbers of {reference().cite}."
-    return f'<header><p class="kind">trainflat report</p><h1>{escape(group)}</h1><p class="claim">{escape(what)}</p></header>'
+    return top(group, f'<p class="claim">{escape(what)}</p>')
 
 
 def _footer(runs: Sequence[Run]) -> str:
@@ -260,5 +262,5 @@ def _footer(runs: Sequence[Run]) -> str:
         about = run.header.get("environment") or {}
         packages = ", ".join(f"{k} {v}" for k, v in (about.get("packages") or {}).items())
         told = [str(run.header.get("created") or ""), str(about.get("commit") or ""), packages]
-        lines.append(f"<dt>{escape(run.name)}</dt><dd>{escape(' · '.join(filter(None, told)))}</dd>")
-    return f"<footer><h2>Provenance</h2><dl>{''.join(lines)}</dl></footer>"
+        lines.append((run.name, escape(" · ".join(filter(None, told)))))
+    return provenance(lines)
