@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
+from typing import Any
 
-__all__ = ["document", "figure", "panels", "paragraphs", "provenance", "top"]
+__all__ = ["command", "document", "figure", "panels", "paragraphs", "provenance", "top"]
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # a browser loads nothing, whatever a label says
@@ -35,6 +36,12 @@ def document(name: str, above: str, sections: Sequence[tuple[str, str, str]], fo
 def top(title: str, inside: str) -> str:
     """What is on top of a page: its title, and the HTML below it."""
     return f'<header><p class="kind">trainflat report</p><h1>{escape(title)}</h1>{inside}</header>'
+
+
+def command(header: Mapping[str, Any]) -> str:
+    """The command that made it; nothing where a run's header has none."""
+    line = header.get("command")
+    return f'<p class="command"><code>{escape(str(line))}</code></p>' if line else ""
 
 
 def provenance(facts: Iterable[tuple[str, str]]) -> str:

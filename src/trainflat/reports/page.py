@@ -24,7 +24,7 @@ from trainflat.reports import (
 )
 from trainflat.reports.cost import costs
 from trainflat.reports.departure import departure
-from trainflat.reports.document import document, figure, panels, paragraphs, provenance, top
+from trainflat.reports.document import command, document, figure, panels, paragraphs, provenance, top
 from trainflat.reports.flatness import how_flat
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.sentences import RULE, Finding, findings
@@ -91,10 +91,9 @@ def write(rows: Iterable[Row] | Results, header: Header, path: str | Path, *, be
 def _top(data: Results, header: Header, name: str) -> str:
     said = [escape(text) for text in paragraphs(str(header.get("claim") or ""))]
     claim = "".join([f'<p class="claim">{text}</p>' for text in said[:1]] + [f"<p>{text}</p>" for text in said[1:]])
-    command = header.get("command")
-    code = f'<p class="command"><code>{escape(str(command))}</code></p>' if command else ""
-    if said := departure(header):
-        code += f'<p class="about">{_words(said)}</p>'
+    code = command(header)
+    if departs := departure(header):
+        code += f'<p class="about">{_words(departs)}</p>'
     ran = [_day(header.get("created")), _duration(header.get("seconds")), _seeds(data)]
     return top(name, f'{claim}{code}<p class="when">{escape(" · ".join(filter(None, ran)))}</p>')
 
