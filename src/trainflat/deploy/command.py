@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainflat.experiments import toml
 from trainflat.experiments.trials import Trials
 from trainflat.hf.text import text as text_task
+from trainflat.reports.offers import model, offers
+from trainflat.reports.rows import Row, results
 
-__all__ = ["FOLDER", "keeping", "searching", "wishing"]
+__all__ = ["FOLDER", "searching", "wishing", "with_commands"]
 
 FOLDER = "small"
 """Where a command keeps a model; anybody names another one."""
@@ -19,11 +21,10 @@ FOLDER = "small"
 OPTIONS = {
     "ways": "--try",
     "gradient": "--rule",
-    **{
-        name: f"--{name.replace('_', '-')}"
-        for name in ("sizes", "epochs", "lr", "seeds", "precision", "threads", "serve")
-    },
-    **{name: f"--{name.replace('_', '-')}" for name in ("kind", "validation", "groups", "batch_size", "max_length")},
+    **{name: f"--{name}" for name in ("sizes", "epochs", "lr", "seeds", "precision", "threads", "serve")},
+    **{name: f"--{name}" for name in ("kind", "validation", "groups")},
+    "batch_size": "--batch-size",
+    "max_length": "--max-length",
 }
 """What the command has an option of its own for; all else goes through ``--set NAME=VALUE``."""
 
@@ -74,9 +75,12 @@ def wishing(wanted: Mapping[str, Any]) -> list[str]:
     return [*words, *(["--offer", wanted["offer"]] if wanted.get("offer") else [])]
 
 
-def keeping(words: Sequence[str], name: str) -> str:
-    """The command that keeps the model of this name, whatever was wished for."""
-    return shlex.join([*words, "--offer", name, "--out", FOLDER])
+def with_commands(rows: Sequence[Row], words: Sequence[str]) -> Iterator[Row]:
+    """The rows, those that score an offer with the command that keeps it, whatever was wished for; no words, no commands."""
+    data, of = results(rows), {(o.task, o.arm, o.variant, o.sparsity): o.name for o in offers(rows) if words}
+    for row in rows:
+        name = of.get(model(data, row)) if row.get("value") is not None else None
+        yield {**row, "command": shlex.join([*words, "--offer", name, "--out", FOLDER])} if name else row
 
 
 def _option(name: str, value: Any) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,20 +13,18 @@ from torch import nn
 
 from trainflat import int8, reports, train
 from trainflat.deploy.card import card, packing
-from trainflat.deploy.command import keeping
+from trainflat.deploy.command import with_commands
 from trainflat.deploy.errors import mistakes
 from trainflat.deploy.guess import beware
-from trainflat.deploy.place import check_place
-from trainflat.experiments.plan import Job, Plan
+from trainflat.deploy.models import Models
+from trainflat.deploy.place import filling
+from trainflat.experiments.plan import Plan
 from trainflat.experiments.resolve import near
-from trainflat.experiments.stages.quantize import on_grid, served
 from trainflat.experiments.store import Store
-from trainflat.experiments.work import Parent, make_task
 from trainflat.reports import glance
 from trainflat.reports.forgone import best_dense, facts, forgone
 from trainflat.reports.front import choose, pareto
-from trainflat.reports.offers import Offer, model, offers, setting, stated
-from trainflat.reports.rows import Row, results
+from trainflat.reports.offers import Offer, offers, setting, stated
 
 __all__ = ["Smaller"]
 
@@ -41,6 +37,7 @@ class Smaller:
         front: Those that no other one beats in both, by what was to be cheap (by default latency), the cheapest first.
         best: The one that fits what was wanted; None if none does.
         said: Why this one and what it gives up, or what comes nearest.
+        name: Under which the store keeps the search.
     """
 
     def __init__(
@@ -53,8 +50,9 @@ class Smaller:
         command: Sequence[str] = (),
         **wanted: Any,
     ):
-        self._plan, self._store, self._document, self._recipe = plan, store, document, recipe
-        self._rows = list(_with_commands(store.rows(document), command))
+        self._document, self._recipe, self.name = document, recipe, plan.recipe.name
+        self._rows = list(with_commands(store.rows(document), command))
+        self._models = Models(plan, store, self._rows)
         self._by = wanted.get("by") or "latency"
         self.offers = offers(self._rows)
         self.front = pareto(self.offers, self._by)
@@ -77,11 +75,6 @@ class Smaller:
         """The front as a figure of matplotlib: ``found.plot().savefig("front.pdf")``."""
         return glance.figure(self._rows, self.task.name, self._chosen(self.best))
 
-    @property
-    def name(self) -> str:
-        """Under which the store keeps the search."""
-        return self._plan.recipe.name
-
     def offer(self, name: str) -> Offer:
         """The offer of this name: "cofi 60 %, int8 per channel from SAM".
 
@@ -93,10 +86,10 @@ class Smaller:
             raise LookupError(f"there is no model {name!r}{near(name, of)}")
         return of[name]
 
-    @cached_property
+    @property
     def task(self) -> Any:
         """The task that everything was trained on."""
-        return make_task(self._plan.jobs[0].stage.task)
+        return self._models.task
 
     @property
     def metric(self) -> str:
@@ -109,11 +102,7 @@ class Smaller:
         Raises:
             LookupError: If nothing fits what was wanted and no offer is given, and says what comes nearest; or as `offer`.
         """
-        offer = self._fitting(offer)
-        job, floats = self._job(offer), self._floats(offer)
-        if job.kind == "Quantize":
-            return on_grid(job.stage.quantizer, served(floats, job.stage.on), self.task, job.seed).eval()
-        return floats
+        return self._models.of(self._fitting(offer))
 
     def fastest(self, offer: Offer | str | None = None, *, seconds: float = 5.0) -> int8.Choice:
         """Which 8-bit backend runs a model fastest on this processor, of those that are right: a probe, `trainflat.int8.choose`.
@@ -122,7 +111,7 @@ class Smaller:
             offer: Whose weights; of one in int8 the floats that it was made from. Default: the best.
             seconds: Of timing.
         """
-        return int8.choose(self._floats(self._fitting(offer)), self.task.inputs(1), seconds=seconds)
+        return int8.choose(self._models.floats(self._fitting(offer)), self.task.inputs(1), seconds=seconds)
 
     def predict(self, texts: Iterable[Any], offer: Offer | str | None = None) -> list[Any]:
         """The label of each text (of each pair of texts), or its number where the task is a regression.
@@ -145,7 +134,7 @@ class Smaller:
         rows, offer = list(self._rows), self.best if offer is None else self._fitting(offer)
         if offer is not None and self._has_texts:
             found = mistakes(self.task, self._ready(offer), self.model(self._largest()))
-            scored = self._row(offer)
+            scored = self._models.row(offer)
             rows = [{**row, **found} if row is scored else row for row in rows]
         header = {key: value for key, value in self._document.items() if key != "points"}
         return reports.write_all(rows, {**header, "chosen": self._chosen(offer)}, folder)[0]
@@ -163,23 +152,12 @@ class Smaller:
         """
         folder, chosen = Path(folder), self._fitting(offer)
         self._check_texts("save")
-        check_place(folder)
-        around = folder if folder.exists() else folder.parent  # an empty one may be a link, a mount, or where we are
-        around.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=around))
-        try:
+        with filling(folder) as aside:
             at = stated(setting(self._rows) or ())
             notes = card(self.task, self.metric, chosen, self.offers, self._document, at)
             self.task.save(aside, self._keepable(chosen), notes=notes)
             (aside / "recipe.toml").write_text(self._recipe, encoding="utf-8")
             self.report(aside / "report", chosen)
-            if folder.exists():
-                _move(list(aside.iterdir()), folder)
-            else:
-                aside.chmod(0o755)
-                aside.rename(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
         return folder
 
     def _chosen(self, offer: Offer | None) -> dict[str, Any] | None:
@@ -203,7 +181,7 @@ class Smaller:
         """Of a regression how far the chosen model's numbers are off: a correlation does not see their scale."""
         if self.best is None:
             return ""
-        small, large = (self._row(offer)["metrics"].get("rmse") for offer in (self.best, self._largest()))
+        small, large = (self._models.row(offer)["metrics"].get("rmse") for offer in (self.best, self._largest()))
         if small is None or large is None:
             return ""
         return f"Its numbers are off by {small:.3g} (rmse, in the labels' unit), those of the best dense model by {large:.3g}."
@@ -217,7 +195,7 @@ class Smaller:
 
     def _keepable(self, offer: Offer) -> nn.Module:
         """The model as its folder has it."""
-        return self._ready(offer) if packing(offer) is None else self._floats(offer)
+        return self._ready(offer) if packing(offer) is None else self._models.floats(offer)
 
     def _ready(self, offer: Offer) -> nn.Module:
         """The model of an offer; the best one is loaded once."""
@@ -233,50 +211,9 @@ class Smaller:
         assert found is not None
         return found
 
-    def _job(self, offer: Offer) -> Job:
-        """The stage that scored an offer."""
-        key = self._row(offer)["key"]
-        return next(job for job in self._plan.jobs if job.key == key)
-
-    def _row(self, offer: Offer) -> Row:
-        """The row of an offer's metric, of the first seed that has it."""
-        data, wanted = results(self._rows), (offer.task, offer.arm, offer.variant, offer.sparsity)
-        return next(row for row in self._rows if row.get("value") is not None and model(data, row) == wanted)
-
-    def _floats(self, offer: Offer) -> nn.Module:
-        """An offer's model in floats; of one on a grid the model that was put there."""
-        job = self._job(offer)
-        source = job.parents["model"] if job.kind in ("Quantize", "OneShot") else job
-        done = self._store.done(source.key) or {}
-        model = Parent(source.stage, self._store.folder(source.key), done["rows"]).model(source.seed).eval()
-        if job.kind == "OneShot":
-            masks = list(job.stage.masks(self.task, model))
-            min(masks, key=lambda mask: abs(mask.sparsity - offer.sparsity)).apply_to(model)
-        return model
-
     def _logits(self, model: nn.Module, texts: Sequence[Any], size: int = 32) -> np.ndarray:
         if not len(texts):
             return np.zeros((0, max(len(self.task.labels), 1)))
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
         batches = ((self.task.encode(part), torch.zeros(len(part), dtype=torch.long)) for part in parts)
         return np.concatenate([logits for logits, _ in train.predict(model, batches)])
-
-
-def _move(paths: Sequence[Path], folder: Path) -> None:
-    """Move files and folders into a folder, all or none of them."""
-    moved = []
-    try:
-        for path in paths:
-            moved.append(path.rename(folder / path.name))
-    except BaseException:
-        for path, there in zip(paths, moved, strict=False):
-            there.rename(path)
-        raise
-
-
-def _with_commands(rows: Sequence[Row], command: Sequence[str]) -> Iterator[Row]:
-    """The rows, those that score an offer with the command that keeps it."""
-    data, of = results(rows), {(o.task, o.arm, o.variant, o.sparsity): o.name for o in offers(rows) if command}
-    for row in rows:
-        name = of.get(model(data, row)) if row.get("value") is not None else None
-        yield {**row, "command": keeping(command, name)} if name else row
