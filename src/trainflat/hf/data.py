@@ -105,14 +105,7 @@ def files(subset: str, data: str | None = None) -> dict[str, Path] | None:
     if root is None:
         _check_hub(subset)
         return None
-    found = {split: root / "glue" / subset / f"{split}.parquet" for split in published.splits}
-    for path in found.values():
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{published.title} needs {path}, and there is no such file; the data folder must be laid out "
-                f"as glue/{subset}/{{{','.join(published.splits)}}}.parquet"
-            )
-    return found
+    return sources.files(root, f"glue/{subset}", published.splits, published.title)
 
 
 def read(subset: str, data: str | None = None) -> dict[str, Rows]:

@@ -10,7 +10,6 @@ from torch import nn
 
 from trainflat.hf import checkpoints, sources
 from trainflat.hf import data as glue_data
-from trainflat.hf.digests import digest_files
 from trainflat.hf.metrics import check_finite, correlations
 from trainflat.hf.needs import need
 from trainflat.hf.sequences import SequenceTask
@@ -116,8 +115,7 @@ def fingerprint(
     Raises:
         LookupError, FileNotFoundError, ValueError, ImportError: As `glue`, for what is missing.
     """
-    found = glue_data.files(subset, data)
-    rows = f"hub:{glue_data.HUB}@{glue_data.REVISION[:12]}" if found is None else digest_files(found.values())[:16]
+    rows = sources.identity(glue_data.files(subset, data), glue_data.HUB, glue_data.REVISION)
     return f"{rows} {checkpoints.identity(model)}"
 
 
@@ -126,11 +124,7 @@ def steps_per_epoch(
 ) -> int:
     """Batches of an epoch, from the number of rows alone: for planning. The rest of `glue`'s arguments do not matter."""
     found = glue_data.files(subset, data)
-    rows = (
-        need("pyarrow.parquet").read_metadata(found["train"]).num_rows
-        if found
-        else glue_data.official(subset).sizes["train"]
-    )
+    rows = sources.rows(found["train"]) if found else glue_data.official(subset).sizes["train"]
     return -(-(rows - round(holdout * rows)) // batch_size)
 
 

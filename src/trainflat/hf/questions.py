@@ -53,14 +53,7 @@ def files(data: str | None = None) -> dict[str, Path] | None:
     if root is None:
         sources.check_hub(TITLE, HUB, CONFIG, REVISION, serves=SERVES)
         return None
-    found = {split: root / "squad" / f"{split}.parquet" for split in SIZES}
-    for path in found.values():
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{TITLE} needs {path}, and there is no such file; the data folder must be laid out "
-                f"as squad/{{{','.join(SIZES)}}}.parquet"
-            )
-    return found
+    return sources.files(root, "squad", SIZES, TITLE)
 
 
 def read(data: str | None = None) -> dict[str, Questions]:

@@ -8,9 +8,22 @@ from collections.abc import Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainflat.hf.digests import digest_files
 from trainflat.hf.needs import hub_answers, hub_endpoint, need, offline
 
-__all__ = ["Split", "check_hub", "class_names", "describe", "folder", "from_hub", "load_hub", "parquet", "rows"]
+__all__ = [
+    "Split",
+    "check_hub",
+    "class_names",
+    "describe",
+    "files",
+    "folder",
+    "from_hub",
+    "identity",
+    "load_hub",
+    "parquet",
+    "rows",
+]
 
 
 class Split(Sized, Protocol):
@@ -24,6 +37,27 @@ def folder(data: str | None = None) -> Path | None:
     """The data folder, from the argument or the environment's ``TRAINFLAT_DATA``; None is the hub."""
     given = data if data is not None else os.environ.get("TRAINFLAT_DATA") or None
     return None if given is None else Path(given).expanduser()
+
+
+def files(root: Path, within: str, splits: Iterable[str], title: str) -> dict[str, Path]:
+    """The Parquet file of each split of a data set, ``within/<split>.parquet`` in a data folder.
+
+    Raises:
+        FileNotFoundError: If one is missing; says how the folder must be laid out.
+    """
+    found = {split: root / within / f"{split}.parquet" for split in splits}
+    for path in found.values():
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{title} needs {path}, and there is no such file; the data folder must be laid out "
+                f"as {within}/{{{','.join(found)}}}.parquet"
+            )
+    return found
+
+
+def identity(found: Mapping[str, Path] | None, hub: str, revision: str) -> str:
+    """What the rows are: the digest of their files, or the hub's commit where there are none."""
+    return f"hub:{hub}@{revision[:12]}" if found is None else digest_files(found.values())[:16]
 
 
 def parquet(path: Path, columns: list[str] | None = None) -> Any:

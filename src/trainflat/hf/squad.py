@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.hf import answers, checkpoints, models, questions, sources
-from trainflat.hf.digests import digest_files
 from trainflat.hf.windows import Frame, Windows, frame, pieces, slide
 from trainflat.train.batches import Stream, to_length
 from trainflat.train.evaluate import predict
@@ -248,8 +247,7 @@ def fingerprint(
     Raises:
         LookupError, FileNotFoundError, ValueError, ImportError: As `squad`, for what is missing.
     """
-    found = questions.files(data)
-    rows = f"hub:{questions.HUB}@{questions.REVISION[:12]}" if found is None else digest_files(found.values())[:16]
+    rows = sources.identity(questions.files(data), questions.HUB, questions.REVISION)
     return f"{rows} {checkpoints.identity(model)}"
 
 
