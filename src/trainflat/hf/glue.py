@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from trainflat.hf import checkpoints, sources
+from trainflat.hf import checkpoints, sources, splits
 from trainflat.hf import data as glue_data
 from trainflat.hf.metrics import check_finite, correlations
 from trainflat.hf.needs import need
 from trainflat.hf.sequences import SequenceTask
 from trainflat.train.evaluate import evaluate
-from trainflat.train.seeds import derive
 
 __all__ = ["Glue", "fingerprint", "glue", "metrics"]
 
@@ -63,8 +62,8 @@ class Glue(SequenceTask):
         self.note = sources.describe(self.published.title, {"train": train, **rows}, holdout, model)
         self.official = not holdout and not any(found.is_subset for found in [train, *rows.values()])
         if holdout:
-            inside, outside = _divide(train.labels, holdout)
-            train, self._held_out = train.take(inside), {"holdout": train.take(outside)}
+            out = splits.of_every_class(train.labels, holdout)
+            train, self._held_out = train.take(np.flatnonzero(~out)), {"holdout": train.take(np.flatnonzero(out))}
         self._train = train
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -130,17 +129,3 @@ def steps_per_epoch(
 
 glue.fingerprint = fingerprint  # pyright: ignore[reportFunctionMemberAccess]
 glue.steps_per_epoch = steps_per_epoch  # pyright: ignore[reportFunctionMemberAccess]
-
-
-def _divide(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that stay and those taken out, in file order: the share of every class (of every rounded score)."""
-    draw = np.random.default_rng(derive("holdout", len(labels)))
-    out = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(np.rint(labels)):
-        rows = draw.permutation(np.flatnonzero(np.rint(labels) == label))
-        out[rows[: round(share * len(rows))]] = True
-    if out.all() or not out.any():
-        raise ValueError(
-            f"holdout {share} of {len(labels)} rows leaves nothing to {'train on' if out.all() else 'score'}"
-        )
-    return np.flatnonzero(~out), np.flatnonzero(out)

@@ -1,8 +1,9 @@
-"""Which rows are scored and not trained on: stratified, seeded, with duplicates and groups on one side."""
+"""Which rows are scored and not trained on: of your table drawn by the seed, of a published data set always the same ones."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Int, Shaped
 from trainflat.hf.needs import need
 from trainflat.train.seeds import derive
 
-__all__ = ["hold_out", "stratified", "units"]
+__all__ = ["hold_out", "of_every_class", "of_whole_articles", "stratified", "units"]
 
 MANY = 10_000  # groups; so many need no balancing, which would take minutes
 DECILES = 10  # strata of scores, where whole groups are drawn
@@ -22,7 +23,7 @@ Strata = Shaped[np.ndarray, " examples"]  # class numbers, or scores
 def hold_out(
     labels: Strata, together: Int[np.ndarray, " examples"], share: float, *, seed: int, whole_groups: bool = False
 ) -> Rows:
-    """Which rows are held out.
+    """Which rows of a table are held out: stratified, with duplicates and groups on one side.
 
     Args:
         labels: Class numbers (int64), or scores (float32).
@@ -100,6 +101,51 @@ def units(
     return np.unique(graph.connected_components(edges, directed=False)[1][text], return_inverse=True)[1].astype(
         np.int32
     )
+
+
+def of_every_class(labels: Strata, share: float) -> Rows:
+    """The share of every class (of every rounded score) of a published data set: the same rows for every seed.
+
+    Raises:
+        ValueError: If nothing would be left on either side.
+
+    Example:
+        >>> labels = np.repeat([0, 1], [60, 40])
+        >>> np.bincount(labels[of_every_class(labels, 0.1)])
+        array([6, 4])
+    """
+    draw = np.random.default_rng(derive("holdout", len(labels)))
+    out = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(np.rint(labels)):
+        rows = draw.permutation(np.flatnonzero(np.rint(labels) == label))
+        out[rows[: round(share * len(rows))]] = True
+    if out.all() or not out.any():
+        raise ValueError(
+            f"holdout {share} of {len(labels)} rows leaves nothing to {'train on' if out.all() else 'score'}"
+        )
+    return out
+
+
+def of_whole_articles(titles: Sequence[str], share: float) -> Rows:
+    """All questions of some articles, as near to the share as whole articles come: the same ones for every seed.
+
+    Raises:
+        ValueError: If that takes all of them.
+
+    Example:
+        >>> of_whole_articles(["Oxygen", "Oxygen", "Warsaw", "Warsaw"], 0.5).tolist()
+        [True, True, False, False]
+    """
+    articles, article = np.unique(titles, return_inverse=True)
+    drawn = np.random.default_rng(derive("holdout", len(titles))).permutation(len(articles))
+    sizes = np.cumsum(np.bincount(article)[drawn])
+    taken = drawn[: 1 + int(np.argmin(np.abs(sizes - share * len(titles))))]
+    out = np.isin(article, taken)
+    if out.all():
+        raise ValueError(
+            f"holdout {share} takes whole articles, and of the {len(articles)} there are that leaves nothing to train on"
+        )
+    return out
 
 
 def _balanced(labels: Strata, together: Int[np.ndarray, " examples"], share: float, seed: int) -> Rows:

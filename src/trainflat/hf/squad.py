@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainflat.hf import answers, checkpoints, models, questions, sources
+from trainflat.hf import answers, checkpoints, models, questions, sources, splits
 from trainflat.hf.windows import Frame, Windows, frame, pieces, slide
 from trainflat.train.batches import Stream, to_length
 from trainflat.train.evaluate import predict
 from trainflat.train.objectives import logits
-from trainflat.train.seeds import derive
 from trainflat.types import Batch
 
 __all__ = ["Squad", "fingerprint", "span_cross_entropy", "squad", "steps_per_epoch"]
@@ -84,9 +83,10 @@ class Squad:
         rows = questions.read(data)
         self.note = sources.describe(questions.TITLE, rows, holdout, model) + _guesses(questions.guessed_starts(data))
         self.official = not holdout and all(len(found) == found.official for found in rows.values())
-        self._train, self._held_out = (
-            _divide(rows["train"], holdout) if holdout else (rows["train"], rows["validation"])
-        )
+        self._train, self._held_out = rows["train"], rows["validation"]
+        if holdout:
+            out = splits.of_whole_articles(rows["train"].titles, holdout)
+            self._train, self._held_out = (rows["train"].take(np.flatnonzero(side)) for side in (~out, out))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -263,20 +263,6 @@ def steps_per_epoch(*, batch_size: int = 16, holdout: float = 0.0, data: str | N
 
 squad.fingerprint = fingerprint  # pyright: ignore[reportFunctionMemberAccess]
 squad.steps_per_epoch = steps_per_epoch  # pyright: ignore[reportFunctionMemberAccess]
-
-
-def _divide(rows: questions.Questions, share: float) -> tuple[questions.Questions, questions.Questions]:
-    """The questions that stay and those taken out, in file order: articles drawn until the share is reached."""
-    articles, article = np.unique(rows.titles, return_inverse=True)
-    drawn = np.random.default_rng(derive("holdout", len(rows))).permutation(len(articles))
-    sizes = np.cumsum(np.bincount(article)[drawn])
-    taken = drawn[: 1 + int(np.argmin(np.abs(sizes - share * len(rows))))]  # as near as whole articles come
-    out = np.isin(article, taken)
-    if out.all():
-        raise ValueError(
-            f"holdout {share} takes whole articles, and of the {len(articles)} there are that leaves nothing to train on"
-        )
-    return rows.take(np.flatnonzero(~out)), rows.take(np.flatnonzero(out))
 
 
 def _guesses(count: int) -> str:
