@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.hf import answers, checkpoints, models, questions, sources, splits
-from trainflat.hf.windows import Frame, Windows, frame, pieces, slide
+from trainflat.hf.pieces import pieces
+from trainflat.hf.windows import Frame, Windows, frame, slide
 from trainflat.train.batches import Stream, to_length
 from trainflat.train.evaluate import predict
 from trainflat.train.objectives import logits
