@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainflat.cli.options import parse_overrides, parse_seeds
+from trainflat.cli.options import parse_overrides, parse_seeds, read_data_from
 
 if TYPE_CHECKING:
     from trainflat.experiments.plan import Plan
@@ -34,10 +33,7 @@ class Asked:
             FileNotFoundError: If there is no such folder.
             ValueError, LookupError: As `trainflat.experiments.plan.plan`.
         """
-        if self.data is not None:
-            if not self.data.is_dir():
-                raise FileNotFoundError(f"there is no folder {self.data} to read data from")
-            os.environ["TRAINFLAT_DATA"] = str(self.data)
+        read_data_from(self.data)
         from trainflat.experiments import plan as planning
         from trainflat.experiments.recipe import read
 

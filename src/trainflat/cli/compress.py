@@ -17,6 +17,7 @@ from trainflat.cli.options import (
     Debug,
     DeviceName,
     StorePath,
+    parse_numbers,
     parse_overrides,
     parse_seeds,
 )
@@ -117,7 +118,7 @@ def compress(
         "validation": _absolute(validation),
         "groups": groups,
         "ways": ways if ways is None else tuple(filter(None, map(str.strip, ways.split(",")))),
-        "sizes": tuple(_numbers("--sizes", sizes)),
+        "sizes": tuple(parse_numbers("--sizes", sizes, float)),
         "gradient": _rules(rule, rho),
         "epochs": epochs,
         "lr": lr,
@@ -226,13 +227,6 @@ def _rule(rule: str, rho: str | None) -> Any:
         if not 0 <= radius < math.inf:
             raise ValueError(f'--rho takes a number of 0 or more, such as 0.05, or "auto"; got {rho!r}')
     return {**(found if isinstance(found, dict) else {"name": found}), "rho": radius}
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ValueError(f"{option} takes numbers such as 0.5,0.9; got {text!r}") from None
 
 
 def _tell(found: Any, fastest: str | None, written: dict[str, str]) -> None:

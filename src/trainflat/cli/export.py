@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trainflat.cli.options import AsJson, DataPath, Debug
+from trainflat.cli.options import AsJson, DataPath, Debug, parse_numbers, read_data_from
 from trainflat.cli.printing import print_json, print_table
 
 __all__ = ["bench", "export"]
@@ -37,7 +36,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Export a model as a folder that needs no torch: checked against torch, in int8 as well, with a card."""
-    _read_data_from(data)
+    read_data_from(data)
     lines = [] if texts is None else [line for line in _text(texts).splitlines() if line.strip()]
     if texts is not None and not lines:
         raise ValueError(f"{texts} has no text in it; write one on each line")
@@ -86,8 +85,8 @@ def bench(
     debug: Debug = False,
 ) -> None:
     """Time models in torch and ONNX Runtime, float32 and int8, side by side."""
-    _read_data_from(data)
-    sizes = {"batches": _whole("--batches", batches), "lengths": _whole("--lengths", lengths)}
+    read_data_from(data)
+    sizes = {"batches": parse_numbers("--batches", batches, int), "lengths": parse_numbers("--lengths", lengths, int)}
     from trainflat import export as exporting
 
     found = exporting.bench(folders, **sizes, seconds=seconds, threads=threads)
@@ -113,21 +112,7 @@ def bench(
     print_table("Latency and throughput", header, rows, note)
 
 
-def _read_data_from(data: Path | None) -> None:
-    if data is not None:
-        if not data.is_dir():
-            raise FileNotFoundError(f"there is no folder {data} to read data from")
-        os.environ["TRAINFLAT_DATA"] = str(data)
-
-
 def _text(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} with texts")
     return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _whole(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ValueError(f"{option} takes whole numbers such as 1,8,32; got {text!r}") from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -19,8 +20,10 @@ __all__ = [
     "Seeds",
     "Smoke",
     "StorePath",
+    "parse_numbers",
     "parse_overrides",
     "parse_seeds",
+    "read_data_from",
 ]
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe (see `trainflat list`) or a file ending in .toml.")]
@@ -41,6 +44,7 @@ DataPath = Annotated[
 DeviceName = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 DEFAULT_STORE = Path(".trainflat")
+N = TypeVar("N", int, float)
 
 
 def parse_overrides(texts: list[str]) -> dict[str, Any]:
@@ -62,6 +66,20 @@ def parse_overrides(texts: list[str]) -> dict[str, Any]:
     return parsed
 
 
+def parse_numbers(option: str, text: str, number: type[N]) -> list[N]:
+    """Numbers with commas between them.
+
+    Example:
+        >>> parse_numbers("--sizes", "0.5, 0.75", float), parse_numbers("--batches", "1,8", int)
+        ([0.5, 0.75], [1, 8])
+    """
+    try:
+        return [number(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        such = "whole numbers such as 1,8,32" if number is int else "numbers such as 0.5,0.9"
+        raise ValueError(f"{option} takes {such}; got {text!r}") from None
+
+
 def parse_seeds(text: str) -> list[int]:
     """A range, a list, or both.
 
@@ -77,3 +95,15 @@ def parse_seeds(text: str) -> list[int]:
             raise ValueError(f"--seeds takes a range such as 0-4 or a list such as 0,3,7; got {text!r}")
         seeds += range(int(first), int(last if dash else first) + 1)
     return seeds
+
+
+def read_data_from(data: Path | None) -> None:
+    """From now on this process, and those that it starts, read their data from the folder that was given, if one was.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    if data is not None:
+        if not data.is_dir():
+            raise FileNotFoundError(f"there is no folder {data} to read data from")
+        os.environ["TRAINFLAT_DATA"] = str(data)
