@@ -22,7 +22,7 @@ from trainflat.cli.options import (
     parse_seeds,
 )
 from trainflat.cli.printing import print_json, print_table
-from trainflat.experiments.flat_rules import RULES
+from trainflat.cli.rules import parse_rules
 
 __all__ = ["compress", "parse_budget"]
 
@@ -119,7 +119,7 @@ def compress(
         "groups": groups,
         "ways": ways if ways is None else tuple(filter(None, map(str.strip, ways.split(",")))),
         "sizes": tuple(parse_numbers("--sizes", sizes, float)),
-        "gradient": _rules(rule, rho),
+        "gradient": parse_rules(rule, rho),
         "epochs": epochs,
         "lr": lr,
         "seeds": tuple(parse_seeds(seeds)),
@@ -188,45 +188,6 @@ def _with(options: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         if name in (*options, "data", "quiet", "name", "task", "claim"):
             raise ValueError(f"--set {name}: it has an option of its own or none, see trainflat compress --help")
     return {**options, **more}
-
-
-def _rules(rules: list[str] | None, rho: str | None) -> Any:
-    """One rule, or several; a radius is that of the one, or of those that are usual."""
-    if not rules:
-        names = [rule if isinstance(rule, str) else rule["name"] for rule in RULES]
-        return RULES if rho is None else tuple(_rule(name, rho) for name in names)
-    if rho is not None and len(rules) > 1:
-        raise ValueError(
-            f"--rho {rho} is the radius of which rule? Give each its own: --rule '{{name=\"sam\", rho=0.1}}'"
-        )
-    found = [_rule(rule, rho) for rule in rules]
-    return found[0] if len(found) == 1 else tuple(found)
-
-
-def _rule(rule: str, rho: str | None) -> Any:
-    """A rule by name, or as a TOML table; a radius is a number or "auto".
-
-    >>> _rule("sam", "0.1"), _rule("sam", "auto"), _rule("{ name = 'looksam', k = 5 }", None)
-    ({'name': 'sam', 'rho': 0.1}, {'name': 'sam', 'rho': 'auto'}, {'name': 'looksam', 'k': 5})
-    """
-    found = parse_overrides([f"rule={rule}"])["rule"] if rule.lstrip().startswith("{") else rule
-    if rule.lstrip().startswith("{") and not (isinstance(found, dict) and isinstance(found.get("name"), str)):
-        raise ValueError(
-            f'--rule takes a name, or a TOML table with a name such as {{name = "sam", rho = 0.1}}; got {rule!r}'
-        )
-    if rho is None:
-        return found
-    if isinstance(found, dict) and "rho" in found:
-        raise ValueError(f"--rho {rho} and --rule {rule!r} both name a radius; leave one of them out")
-    radius: float | str = rho
-    if rho != "auto":
-        try:
-            radius = float(rho)
-        except ValueError:
-            radius = math.nan
-        if not 0 <= radius < math.inf:
-            raise ValueError(f'--rho takes a number of 0 or more, such as 0.05, or "auto"; got {rho!r}')
-    return {**(found if isinstance(found, dict) else {"name": found}), "rho": radius}
 
 
 def _tell(found: Any, fastest: str | None, written: dict[str, str]) -> None:
