@@ -16,7 +16,16 @@ from trainflat.compress.quantize import dynamic_int8, silent
 from trainflat.compress.static_linear import StaticLinear
 from trainflat.train.state import read, write
 
-__all__ = ["QuantizedLinear", "engine", "granularity", "load_int8", "plain_tensors", "quantized", "save_int8"]
+__all__ = [
+    "QuantizedLinear",
+    "check_same",
+    "engine",
+    "granularity",
+    "load_int8",
+    "plain_tensors",
+    "quantized",
+    "save_int8",
+]
 
 
 def engine() -> str:
@@ -125,8 +134,7 @@ def load_int8(path: Path, model: nn.Module) -> nn.Module:
             loaded = put(loaded, name, StaticLinear.of(layer, *grid))
     loaded = repeated(model, loaded)
     own = plain_tensors(loaded)
-    if differ := sorted(name for name in own.keys() | tensors.keys() if _shape(own, name) != _shape(tensors, name)):
-        raise ValueError(f"{path} is of another architecture: {differ[0]!r} and {len(differ) - 1} more tensors differ")
+    check_same(path, own, tensors)
     for name, layer in quantized(loaded).items():
         at = f"{name}." if name else ""
         layer.set_weight_bias(_regrid(tensors, at), tensors.get(f"{at}bias"))
@@ -135,6 +143,19 @@ def load_int8(path: Path, model: nn.Module) -> nn.Module:
             if isinstance(tensor, Tensor) and name in own and not tensor.is_quantized:
                 tensor.copy_(tensors[name])
     return loaded
+
+
+def check_same(path: Path, own: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    """Whether the tensors of a file are those of a model, by name, type and shape.
+
+    Raises:
+        ValueError: If not.
+    """
+    forms = [{name: (tensor.dtype, tensor.shape) for name, tensor in of.items()} for of in (own, tensors)]
+    if differ := {name for name, _ in forms[0].items() ^ forms[1].items()}:
+        raise ValueError(
+            f"{path} is of another architecture: {min(differ)!r} and {len(differ) - 1} more tensors differ"
+        )
 
 
 def _grid(weight: Shaped[Tensor, "out inp"]) -> tuple[Float64[Tensor, "*rows"], Int8[Tensor, "*rows"]]:
@@ -154,7 +175,3 @@ def _regrid(tensors: dict[str, Tensor], at: str) -> Shaped[Tensor, "out inp"]:
         if scale.ndim:
             return torch.quantize_per_channel(values, scale, zero, axis=0, dtype=torch.qint8)
         return torch.quantize_per_tensor(values, float(scale), int(zero), torch.qint8)
-
-
-def _shape(tensors: dict[str, Tensor], name: str) -> tuple[torch.dtype, torch.Size] | None:
-    return (tensors[name].dtype, tensors[name].shape) if name in tensors else None

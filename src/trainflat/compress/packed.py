@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainflat.compress.grouped import GroupedLinear
-from trainflat.compress.integers import granularity, load_int8, plain_tensors, quantized, save_int8
+from trainflat.compress.integers import check_same, granularity, load_int8, plain_tensors, quantized, save_int8
 from trainflat.compress.static_linear import StaticLinear
 from trainflat.compress.weight_only import weight_only
 from trainflat.train.state import read, write
@@ -68,16 +68,8 @@ def load_quantized(path: Path, model: nn.Module) -> nn.Module:
         return load_int8(path, model)
     loaded = weight_only(model, **said)
     own = plain_tensors(loaded)
-    differ = [name for name in own.keys() | tensors.keys() if _form(own.get(name)) != _form(tensors.get(name))]
-    if differ:
-        raise ValueError(
-            f"{path} is of another architecture: {min(differ)!r} and {len(differ) - 1} more tensors differ"
-        )
+    check_same(path, own, tensors)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
     return loaded
-
-
-def _form(tensor: torch.Tensor | None) -> tuple[torch.dtype, torch.Size] | None:
-    return None if tensor is None else (tensor.dtype, tensor.shape)
