@@ -9,8 +9,8 @@ from scipy import stats
 
 from trainflat.deploy.guess import beware
 from trainflat.reports.forgone import forgone
+from trainflat.reports.numbers import percent
 from trainflat.reports.offers import Offer
-from trainflat.reports.rows import percent
 
 __all__ = ["card", "interval", "packing"]
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from trainflat.reports.beside import Argument, Level, Origin, arguments, concerned, levels
+from trainflat.reports.numbers import MISSING, bounds, plus_minus, signed
 from trainflat.reports.reference import PaperTable, reference
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import Difference
-from trainflat.reports.tables import ALONE, MISSING, Table, bounds, plus_minus, points, signed
+from trainflat.reports.tables import ALONE, Table
 
 __all__ = ["VERDICTS", "besides", "claims", "reached"]
 
@@ -187,7 +188,7 @@ def _n(d: Difference) -> str:
 def _measured(level: Level | None, counted: bool) -> str:
     if level is None:
         return MISSING
-    return plus_minus(level.values.values(), points) + (f" (n = {len(level.values)})" if counted else "")
+    return plus_minus(level.values.values()) + (f" (n = {len(level.values)})" if counted else "")
 
 
 def _apart(level: Level | None) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trainflat.reports.numbers import MISSING
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import compare, summary
-from trainflat.reports.tables import MISSING, Table, axis, pairs
+from trainflat.reports.tables import Table, axis, pairs
 
 __all__ = ["table"]
 

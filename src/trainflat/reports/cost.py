@@ -7,9 +7,10 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from trainflat.reports.rows import Results, Row, measured_at, percent, results
+from trainflat.reports.numbers import MISSING, percent, plus_minus
+from trainflat.reports.rows import Results, Row, measured_at, results
 from trainflat.reports.stats import summary
-from trainflat.reports.tables import MISSING, Table, axis, plus_minus
+from trainflat.reports.tables import Table, axis
 
 __all__ = ["costs", "models", "training"]
 

@@ -15,7 +15,8 @@ from typing import Any
 from trainflat.reports.drawing import DARK, named, plain, save, style
 from trainflat.reports.family import leading
 from trainflat.reports.legend import place, short
-from trainflat.reports.rows import Results, Row, percent, results
+from trainflat.reports.numbers import percent
+from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import summary
 
 __all__ = ["COLOURS", "MARKERS", "describe", "drawn", "panels", "png", "svg"]

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trainflat.reports.numbers import MISSING, bounds, percent, plus_minus, points, signed
 from trainflat.reports.reach import FEWEST, VARIANT, Reach, reach
-from trainflat.reports.rows import Results, Row, percent, results
+from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import compare, summary
-from trainflat.reports.tables import MANY, MISSING, Table, axis, bounds, plus_minus, points, signed
+from trainflat.reports.tables import MANY, Table, axis
 
 __all__ = [
     "CHEAP",
@@ -108,9 +109,9 @@ def table(rows: Iterable[Row] | Results, task: str) -> Table | None:
         others = [one if one != arm else None for one in (first, second)]
         dense = data.values(task, arm, "dense", 0.0)
         times = passes(data, task, arm)
-        line = [arm, MISSING if times is None else f"{times:.2f}", plus_minus(dense.values(), points, points)]
+        line = [arm, MISSING if times is None else f"{times:.2f}", plus_minus(dense.values())]
         line += [_against(data.values(task, first, "dense", 0.0), dense) if arm != first else MISSING]
-        line += [plus_minus(keeps[arm].values(), points, points)]
+        line += [plus_minus(keeps[arm].values())]
         line += [_against(keeps[one], keeps[arm]) if one else MISSING for one in others]
         line += [_share(far, percent(round(far.value, 3)))]
         line += [

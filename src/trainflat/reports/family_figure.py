@@ -9,8 +9,9 @@ from typing import Any
 from trainflat.reports.curves import COLOURS
 from trainflat.reports.drawing import DARK, named, plain, save, style
 from trainflat.reports.family import is_family, kept, passes, ranked
+from trainflat.reports.numbers import percent
 from trainflat.reports.reach import Reach, reach
-from trainflat.reports.rows import Results, Row, percent, results
+from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import paired, summary
 
 __all__ = ["ABOUT", "CAPTION", "describe", "drawn", "png", "svg"]

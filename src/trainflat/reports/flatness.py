@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainflat.reports import between
+from trainflat.reports.numbers import MISSING, plus_minus
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import Difference, compare, summary
-from trainflat.reports.tables import ALONE, MISSING, Table, axis, pairs, plus_minus
+from trainflat.reports.tables import ALONE, Table, axis, pairs
 
 __all__ = ["curvature", "differences", "how_flat", "sharpness"]
 

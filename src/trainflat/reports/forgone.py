@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from trainflat.reports.numbers import points
 from trainflat.reports.offers import Offer
 from trainflat.reports.stats import compare
-from trainflat.reports.tables import points
 
 __all__ = ["best_dense", "count", "facts", "forgone", "times"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trainflat.reports.forgone import best_dense, count, facts, forgone
+from trainflat.reports.numbers import percent
 from trainflat.reports.offers import Offer
-from trainflat.reports.rows import percent
 
 __all__ = ["COSTS", "check_wish", "choose", "cost", "marked", "pareto"]
 

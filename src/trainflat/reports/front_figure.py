@@ -13,9 +13,9 @@ from typing import Any
 from trainflat.reports.curves import COLOURS
 from trainflat.reports.drawing import DARK, inline, save, style
 from trainflat.reports.front import cost, marked, pareto
+from trainflat.reports.numbers import points
 from trainflat.reports.offers import Offer, offers, setting, stated
 from trainflat.reports.rows import Results, Row, results
-from trainflat.reports.tables import points
 
 __all__ = ["MARKERS", "Front", "describe", "figure", "fronts", "panel", "png", "svg"]
 

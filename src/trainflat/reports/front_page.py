@@ -16,9 +16,9 @@ from trainflat.reports import files
 from trainflat.reports.curves import COLOURS
 from trainflat.reports.forgone import best_dense, forgone, times
 from trainflat.reports.front_figure import MARKERS, UNITS, Front, describe, fronts, panel, png, svg
+from trainflat.reports.numbers import percent, points
 from trainflat.reports.offers import Offer
-from trainflat.reports.rows import Results, Row, percent, results
-from trainflat.reports.tables import points
+from trainflat.reports.rows import Results, Row, results
 
 __all__ = ["pictures", "section", "shown"]
 

@@ -11,9 +11,9 @@ from typing import Any
 from trainflat.reports import front_figure
 from trainflat.reports.drawing import DARK, style
 from trainflat.reports.front import marked
+from trainflat.reports.numbers import percent, points
 from trainflat.reports.offers import Offer
-from trainflat.reports.rows import Results, Row, percent, results
-from trainflat.reports.tables import points
+from trainflat.reports.rows import Results, Row, results
 
 __all__ = ["figure", "html"]
 

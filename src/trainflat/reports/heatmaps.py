@@ -12,9 +12,10 @@ from typing import Any
 
 from trainflat.reports.curves import COLOURS
 from trainflat.reports.drawing import DARK, INK, inline, save, style
+from trainflat.reports.numbers import MISSING, bounds, signed
 from trainflat.reports.rows import Results, Row
 from trainflat.reports.stats import Difference
-from trainflat.reports.tables import ALONE, MISSING, Table, bounds, signed
+from trainflat.reports.tables import ALONE, Table
 from trainflat.reports.transfer import Map, cells_of, maps, margins, papers
 
 __all__ = ["describe", "heat_tables", "interval", "kind", "png", "shown", "svg", "whose"]

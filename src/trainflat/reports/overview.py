@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainflat.reports import beside
+from trainflat.reports.numbers import MISSING
 from trainflat.reports.reference import reference
 from trainflat.reports.rows import Row, results
-from trainflat.reports.tables import MISSING, Table
+from trainflat.reports.tables import Table
 from trainflat.reports.transfer import maps
 
 __all__ = ["Run", "in_order", "overview", "told_with"]

@@ -26,9 +26,10 @@ from trainflat.reports.cost import costs
 from trainflat.reports.departure import departure
 from trainflat.reports.document import command, document, figure, panels, paragraphs, provenance, top
 from trainflat.reports.flatness import how_flat
+from trainflat.reports.numbers import signed
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.sentences import RULE, Finding, findings
-from trainflat.reports.tables import ALONE, signed
+from trainflat.reports.tables import ALONE
 
 __all__ = ["Header", "report", "write"]
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from trainflat.reports.numbers import MISSING
 from trainflat.reports.reach import compressibility
 from trainflat.reports.rows import Results, Row, results
-from trainflat.reports.tables import ALONE, MISSING, Table
+from trainflat.reports.tables import ALONE, Table
 
 __all__ = ["LEAST", "Correlation", "Survives", "change", "correlation", "predicts", "tables"]
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from trainflat.reports.numbers import percent
+
 __all__ = [
     "CURVES",
     "Results",
     "Row",
     "compared",
     "measured_at",
-    "percent",
     "results",
     "unique",
     "where",
@@ -91,15 +92,6 @@ def measured_at(row: Row) -> tuple[Any, ...] | None:
     """Batch, tokens (None where there are none), threads and device of a row with a cost; None for another row."""
     cost = row.get("cost")
     return tuple(cost.get(name) for name in ("batch", "length", "threads", "device")) if cost is not None else None
-
-
-def percent(share: float) -> str:
-    """A share as a reader says it, with a decimal only where it needs one.
-
-    >>> percent(0.6), percent(0.4880)
-    ('60 %', '48.8 %')
-    """
-    return f"{round(100 * share, 1):g} %"
 
 
 def _point(row: Row) -> float:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trainflat.reports import family
-from trainflat.reports.rows import Results, Row, percent, results
+from trainflat.reports.numbers import bounds, percent, points, signed
+from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import Difference, compare, summary
-from trainflat.reports.tables import bounds, difference, pairs, points, signed
+from trainflat.reports.tables import difference, pairs
 
 __all__ = ["RULE", "Finding", "findings", "reach"]
 

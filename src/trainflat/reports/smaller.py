@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from trainflat.reports.numbers import MISSING, bounds, percent, points, signed
 from trainflat.reports.offers import SIZES, offers, setting, stated
-from trainflat.reports.rows import Results, Row, percent, results
+from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import compare, summary
-from trainflat.reports.tables import ALONE, MISSING, Table, axis, bounds, points, signed
+from trainflat.reports.tables import ALONE, Table, axis
 
 __all__ = ["commands", "table", "tables", "ways"]
 

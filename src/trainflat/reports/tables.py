@@ -5,20 +5,20 @@ Values are points, a metric times 100. A table is plain text in rows and columns
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from trainflat.reports.rows import Results, Row, percent, results
+from trainflat.reports.numbers import MISSING, Show, bounds, percent, plus_minus, points, signed
+from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import Difference, compare, summary
 
 __all__ = [
     "MANY",
     "Table",
     "axis",
-    "bounds",
     "curve",
     "difference",
     "differences",
@@ -26,9 +26,6 @@ __all__ = [
     "metrics",
     "others",
     "pairs",
-    "plus_minus",
-    "points",
-    "signed",
     "thin",
 ]
 
@@ -36,9 +33,7 @@ MOST = 6  # columns of sparsities that a table shows
 MANY = 8
 """Arms that are still set against each other one by one; a figure tells so many curves apart."""
 
-MISSING = "–"
 OWN_UNIT = ("rmse", "mae")  # errors, in the unit of what is predicted
-Show = Callable[[float], str]
 SCALE = "mean ± s.d. over seeds, in points (metric × 100)"
 ALONE = "Each interval stands for itself: no correction for multiplicity."
 
@@ -106,18 +101,18 @@ def curve(rows: Iterable[Row] | Results, task: str, variant: str) -> Table | Non
 def others(rows: Iterable[Row] | Results, task: str) -> Table | None:
     """One row an arm: dense, and every variant that is no curve (int8, say) with its change against the same seed's dense."""
     data = results(rows)
-    points = [point for point in data.points(task) if point[0] not in data.curves(task) and point[0] != "dense"]
-    table = _by_arm(data, task, "Dense and quantized" if points else "Dense", [("dense", 0.0), *points])
-    if table is None or not points:
+    measured = [point for point in data.points(task) if point[0] not in data.curves(task) and point[0] != "dense"]
+    table = _by_arm(data, task, "Dense and quantized" if measured else "Dense", [("dense", 0.0), *measured])
+    if table is None or not measured:
         return table
     header, lines = list(table.header[:2]), [list(line[:2]) for line in table.rows]
-    for column, (variant, sparsity) in enumerate(points, start=2):
+    for column, (variant, sparsity) in enumerate(measured, start=2):
         header += [table.header[column], "change"]
         for line, full in zip(lines, table.rows, strict=True):
             dense = data.values(task, full[0], "dense", 0.0)
             after = data.values(task, full[0], variant, sparsity)
             changes = [after[seed] - dense[seed] for seed in after if seed in dense]
-            line += [full[column], _spread(changes, signed) if changes else MISSING]
+            line += [full[column], plus_minus(changes, signed, points) if changes else MISSING]
     return Table(table.title, tuple(header), tuple(map(tuple, lines)), task)
 
 
@@ -133,7 +128,7 @@ def metrics(rows: Iterable[Row] | Results, task: str) -> Table | None:
     if len(names) < 2:
         return None
     lines = [
-        (arm, *(_spread(of[name].values(), *_shown(name)) if name in of else MISSING for name in names))
+        (arm, *(plus_minus(of[name].values(), _shown(name)) if name in of else MISSING for name in names))
         for arm, of in found.items()
         if of
     ]
@@ -203,7 +198,7 @@ def _by_arm(
     counts = {len(cell) for cells in columns_of.values() for cell in cells if cell}
     same = len(counts) == 1
     lines = [
-        (arm, *((_spread(cell) + ("" if same else f" (n = {len(cell)})")) if cell else MISSING for cell in cells))
+        (arm, *((plus_minus(cell) + ("" if same else f" (n = {len(cell)})")) if cell else MISSING for cell in cells))
         for arm, cells in columns_of.items()
     ]
     title = f"{what}, {data.metric(task)}; {SCALE}" + (f", n = {counts.pop()}" if same else "")
@@ -215,44 +210,6 @@ def axis(data: Results) -> str:
     return ", ".join(data.axes) or "arm"
 
 
-def points(share: float, form: str = ".1f") -> str:
-    """A metric in points."""
-    shown = f"{100 * share:{form}}"
-    return shown.lstrip("+-") if shown.strip("+-0.") == "" else shown.replace("-", "−")
-
-
-def signed(share: float) -> str:
-    """A difference in points with its sign, unless it rounds to nothing.
-
-    >>> signed(0.179), signed(-0.0012), signed(-0.0001)
-    ('+17.9', '−0.1', '0.0')
-    """
-    return points(share, "+.1f")
-
-
-def bounds(d: Difference) -> str:
-    """The interval in points; a dash where there is none. A bound close to 0 shows on which side it is.
-
-    >>> bounds(Difference(0.01, 0.0003, 0.0197, 3, "paired"))
-    '[0.03, 2.0]'
-    """
-    if d.low is None or d.high is None:
-        return MISSING
-    low, high = (points(b, ".1f" if b == 0 or abs(b) >= 0.0005 else ".1g") for b in (d.low, d.high))
-    return f"[{low}, {high}]"
-
-
-def _spread(values: Iterable[float], show: Show = points, show_sd: Show = points) -> str:
-    return plus_minus(values, show, show_sd)
-
-
-def _shown(metric: str) -> tuple[Show, Show]:
+def _shown(metric: str) -> Show:
     """How a metric is written: in points, or as it is where it has a unit of its own."""
-    own: Show = lambda value: f"{value:.3g}"
-    return (own, own) if metric in OWN_UNIT else (points, points)
-
-
-def plus_minus(values: Iterable[float], show: Show, show_sd: Show | None = None) -> str:
-    """The mean, and the standard deviation where there is one, each as ``show`` writes it."""
-    s = summary(values)
-    return show(s.mean) if s.sd is None else f"{show(s.mean)} ± {(show_sd or show)(s.sd)}"
+    return (lambda value: f"{value:.3g}") if metric in OWN_UNIT else points

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from trainflat.reports.argue import VERDICTS, reached
 from trainflat.reports.beside import Argument, Origin, judged
+from trainflat.reports.numbers import MISSING, bounds, signed
 from trainflat.reports.reference import PaperTable, reference
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import Difference
-from trainflat.reports.tables import ALONE, MISSING, Table, bounds, signed
+from trainflat.reports.tables import ALONE, Table
 from trainflat.reports.transfer import Map, cells_of, maps, papers
 
 __all__ = ["Line", "lines", "verdicts"]
