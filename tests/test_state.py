@@ -19,7 +19,7 @@ from torch import nn
 import trainflat
 from trainflat import compress, flat, train
 from trainflat.testing.problem import equal, problem
-from trainflat.train import state
+from trainflat.train import files
 
 OPTIMIZERS = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -336,7 +336,7 @@ def test_a_damaged_file_is_one_sentence_and_changes_nothing(saved, how):
     assert torch.equal(torch.get_rng_state(), stream)
 
 
-@pytest.mark.parametrize("load", [lambda path, net: train.load_weights(path, net), lambda path, net: state.read(path)])
+@pytest.mark.parametrize("load", [lambda path, net: train.load_weights(path, net), lambda path, net: files.read(path)])
 def test_a_file_that_is_absent_is_named(load, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*absent"):
         load(tmp_path / "absent", problem()[0])
@@ -366,7 +366,7 @@ def fail(error):
 def test_a_full_disk_is_an_oserror_and_the_old_file_stays_whole(saved, monkeypatch, error):
     old = saved.read_bytes()
     net, optimizer = trained()
-    monkeypatch.setattr(state, "save_file", fail(error))
+    monkeypatch.setattr(files, "save_file", fail(error))
     with pytest.raises(OSError, match="No space left on device"):
         train.save_state(saved, net, optimizer, step=4)
     assert saved.read_bytes() == old
@@ -377,7 +377,7 @@ def test_a_full_disk_is_an_oserror_and_the_old_file_stays_whole(saved, monkeypat
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(saved, monkeypatch, error):
     old = saved.read_bytes()
     net, optimizer = trained()
-    monkeypatch.setattr(state, "save_file", fail(error))
+    monkeypatch.setattr(files, "save_file", fail(error))
     with pytest.raises(type(error)):
         train.save_state(saved, net, optimizer, step=4)
     assert saved.read_bytes() == old
@@ -386,7 +386,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(saved, monkey
 
 def test_the_file_appears_by_renaming_after_it_is_synced(tmp_path, monkeypatch):
     events = []
-    monkeypatch.setattr(state.os, "fsync", lambda number: events.append(("synced", (tmp_path / "weights").exists())))
+    monkeypatch.setattr(files.os, "fsync", lambda number: events.append(("synced", (tmp_path / "weights").exists())))
     replace = Path.replace
     monkeypatch.setattr(Path, "replace", lambda self, to: events.append(("renamed", self.name)) or replace(self, to))
     train.save_weights(tmp_path / "weights", nn.Linear(2, 2))

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from trainflat.compress.linears import put, repeated
 from trainflat.compress.quantize import dynamic_int8, silent
 from trainflat.compress.static_linear import StaticLinear
-from trainflat.train.state import read, write
+from trainflat.train.files import read, write
 
 __all__ = [
     "QuantizedLinear",

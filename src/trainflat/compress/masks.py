@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
-from trainflat.train.state import upheld
+from trainflat.train.weights import upheld
 
 __all__ = ["Mask"]
 

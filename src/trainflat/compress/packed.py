@@ -12,7 +12,7 @@ from trainflat.compress.grouped import GroupedLinear
 from trainflat.compress.integers import check_same, granularity, load_int8, plain_tensors, quantized, save_int8
 from trainflat.compress.static_linear import StaticLinear
 from trainflat.compress.weight_only import weight_only
-from trainflat.train.state import read, write
+from trainflat.train.files import read, write
 
 __all__ = ["grid", "load_quantized", "save_quantized"]
 

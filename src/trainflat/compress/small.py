@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainflat.compress.dialects import structure
 from trainflat.compress.shrink import Shape, carve, shape_of
 from trainflat.compress.units import Structure
-from trainflat.train.state import read, write
+from trainflat.train.files import read, write
 
 __all__ = ["SHAPE", "WEIGHTS", "is_small", "load_small", "load_tensors", "save_small", "save_tensors"]
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.compress.masks import Mask
-from trainflat.train.state import read, restore, write
+from trainflat.train.files import read, write
+from trainflat.train.weights import restore
 
 __all__ = ["Ticket", "fingerprint", "load_mask", "save_mask"]
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from trainflat import compress, train
 from trainflat.experiments.resolve import Spec, build
-from trainflat.train.state import read
+from trainflat.train.files import read
 
 __all__ = [
     "TASKS",

@@ -14,7 +14,7 @@ from trainflat import compress
 from trainflat.compress.small import SHAPE, WEIGHTS, load_tensors, save_tensors
 from trainflat.hf.checkpoints import first_line, quiet
 from trainflat.hf.needs import need
-from trainflat.train.state import read
+from trainflat.train.files import read
 
 __all__ = ["is_small", "load", "save"]
 

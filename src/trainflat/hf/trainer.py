@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from trainflat.flat.gradients import plain
 from trainflat.hf.needs import need
 from trainflat.train.closure import MicroBatches
+from trainflat.train.files import put_together, read, take_apart, write
 from trainflat.train.loop import check_rule
-from trainflat.train.state import put_together, read, take_apart, write
 from trainflat.types import Gradient
 
 need("transformers")  # says what to install

@@ -6,7 +6,8 @@ from trainflat.train.loop import NonFiniteLoss, Step, fit, loop
 from trainflat.train.objectives import cross_entropy, each_example, l1, logits, mean_squared_error
 from trainflat.train.schedules import constant, cosine, cubic, linear, steps
 from trainflat.train.seeds import derive
-from trainflat.train.state import load_state, load_weights, restore, save_state, save_weights, snapshot
+from trainflat.train.state import load_state, save_state
+from trainflat.train.weights import load_weights, restore, save_weights, snapshot
 
 __all__ = [
     "NonFiniteLoss",

@@ -16,8 +16,8 @@ from trainflat.experiments.stages.shrunk import RAW, leave
 from trainflat.experiments.stages.training import Training
 from trainflat.experiments.work import Parent, Work, make_task, point
 from trainflat.tasks import zoo
+from trainflat.train.files import read
 from trainflat.train.objectives import cross_entropy
-from trainflat.train.state import read
 
 __all__ = ["PROJECTION", "Distill", "Distilling"]
 

@@ -16,7 +16,7 @@ from trainflat.experiments.resolve import Spec, build, component
 from trainflat.experiments.stages.training import SCHEDULES, Training
 from trainflat.experiments.work import Work, listed, make_task, nearest, point, ticket_file
 from trainflat.flat.averages import swa
-from trainflat.train.state import put_together, read, take_apart, write
+from trainflat.train.files import put_together, read, take_apart, write
 from trainflat.types import Schedule
 
 __all__ = ["Imp"]
