@@ -71,6 +71,24 @@ def test_a_mask_that_comes_after_the_memory_holds():
             train.fit(net, objective, [batch] * 3, sgd(net), steps=3, gradient=rule)
 
 
+@pytest.mark.parametrize("made", [flat.noise, flat.stale_sam, flat.momentum_sam, flat.friendly_sam, flat.looksam])
+def test_under_a_mask_no_backward_runs_but_those_of_the_passes(made):
+    """DDP hangs on the accumulation of each gradient, and counts: a pass too many and its processes go apart."""
+    net, batch = problem()
+    mask = Mask({name: torch.rand_like(p) < 0.5 for name, p in net.named_parameters() if p.ndim == 2})
+    node = net[0].weight.view_as(net[0].weight).grad_fn.next_functions[0][0]
+    arrived = []
+    node.register_hook(lambda *_: arrived.append(1))
+    rule, passes = made(0.1), 0
+    with mask.on(net):
+        for _ in range(3):
+            net.zero_grad()
+            closure = Counted(net, batch)
+            rule(closure, trainable(net), 0.0)
+            passes += closure.passes
+    assert len(arrived) == passes
+
+
 @pytest.mark.parametrize("metric", [None, adaptive(0.01)])
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_an_ascent_in_the_memory_of_the_last_gradient_is_as_one_beside_it(metric, pieces):

@@ -68,13 +68,17 @@ def called(value: Any) -> str:
 def as_gradient(p: nn.Parameter, vector: Tensor) -> Tensor:
     """What the hooks of a parameter would leave of the vector if it were its gradient: a mask zeroes what it has pruned.
 
-    So that a pruned weight stays where it is, although the vector is noise or was remembered before there was a mask.
+    So that a pruned weight stays where it is, although the vector is noise or was remembered before there was a mask. The hooks
+    are called and no backward pass is run: DistributedDataParallel would count it as one of the passes.
     """
-    if not getattr(p, "_post_accumulate_grad_hooks", None):
+    hooks = getattr(p, "_post_accumulate_grad_hooks", None)
+    if not hooks:
         return vector
-    own, p.grad = p.grad, None
+    own, p.grad = p.grad, vector.detach().clone()
     try:
-        torch.autograd.backward([p], [vector])
+        with torch.no_grad():
+            for hook in list(hooks.values()):
+                hook(p)
         assert p.grad is not None
         return p.grad
     finally:
