@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import subprocess
+import sys
 from copy import deepcopy
 from functools import partial
 
@@ -304,6 +306,68 @@ def test_sparse_gradients_are_told_with_the_way_out(rule):
             continue
         with pytest.raises(TypeError, match="a gradient is sparse, .* make the embedding with sparse=False, or"):
             run(gradient=rule())
+
+
+@pytest.mark.parametrize(
+    "made",
+    [flat.sam, flat.asam, flat.noise, flat.stale_sam, flat.momentum_sam, flat.default, partial(flat.sam, "auto")],
+)
+def test_complex_weights_are_told_in_the_first_step(made):
+    net = nn.ParameterDict({"weight": nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))})
+
+    def closure():
+        loss = (net["weight"].abs() ** 2).sum()
+        loss.backward()
+        return loss.detach()
+
+    closure.model = net
+    with pytest.raises(
+        TypeError, match=r"^weight is complex; .* neither sharded .* nor complex. flat.plain\(\) trains any$"
+    ):
+        made()(closure, trainable(net), 0.0)
+    with pytest.raises(TypeError, match="complex"):
+        flat.Loss(net, lambda model, batch: (net["weight"].abs() ** 2).sum(), [(None, torch.zeros(1))])
+    flat.plain()(closure, trainable(net), 0.0)
+
+
+SHARDED = """
+import sys
+import torch
+from torch.distributed.fsdp import fully_shard
+from trainflat import flat, train
+from trainflat.compress import Mask
+
+torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+net = fully_shard(torch.nn.Linear(3, 2), mesh=mesh)
+batch = torch.ones(4, 3), torch.zeros(4, dtype=torch.int64)
+mask = Mask({"weight": torch.ones(2, 3, dtype=torch.bool)})
+sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+tries = [
+    *[lambda rule=rule: train.fit(net, train.cross_entropy, [batch], sgd, steps=1, gradient=rule)
+      for rule in (flat.sam(), flat.default(), flat.stale_sam(), flat.noise(), flat.sam("auto"))],
+    lambda: flat.Loss(net, train.cross_entropy, [batch]),
+    lambda: mask.apply_to(net),
+    lambda: Mask.dense(net, lambda name, p: True),
+]
+for attempt in tries:
+    try:
+        attempt()
+    except TypeError as error:
+        print(error)
+train.fit(net, train.cross_entropy, [batch], sgd, steps=1, gradient=flat.plain())
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_sharded_weights_are_told_by_all_that_moves_measures_or_masks_them(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", SHARDED, str(tmp_path / "meet")], capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    said = ran.stdout.splitlines()
+    assert len(said) == 8
+    assert all("is a DTensor; " in line and "sharded" in line for line in said)
 
 
 def test_choices_that_contradict_each_other_are_refused():

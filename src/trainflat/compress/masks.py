@@ -44,6 +44,7 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
         for name, tensor in alive.items():
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"the mask of {name!r} must be a bool tensor, got {type(tensor).__name__}")
+            _check_plain(name, tensor)
             if tensor.dtype != torch.bool:
                 raise TypeError(f"the mask of {name!r} must be bool, got {tensor.dtype}")
         if not alive:
@@ -130,6 +131,7 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
         puts into the model meanwhile is pruned as well.
 
         Raises:
+            TypeError: If a parameter is sharded, as by FSDP.
             ValueError: If the model has no such parameter, or of another shape.
         """
         pairs = self._pairs(model)
@@ -162,10 +164,19 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
         for name, tensor in self.items():
             if name not in parameters:
                 raise ValueError(f"the mask is of another model: this one has no parameter {name!r}")
+            _check_plain(name, parameters[name])
             if parameters[name].shape != tensor.shape:
                 shapes = tuple(tensor.shape), tuple(parameters[name].shape)
                 raise ValueError(f"the mask of {name!r} has shape {shapes[0]}, the parameter {shapes[1]}")
         return [(parameters[name], tensor.to(parameters[name].device)) for name, tensor in self.items()]
+
+
+def _check_plain(name: str, tensor: Tensor) -> None:
+    if type(tensor.data) is not Tensor:
+        kind = type(tensor.data).__name__
+        raise TypeError(
+            f"{name} is a {kind}; a mask is of plain tensors, not of sharded ones: train under it with DistributedDataParallel"
+        )
 
 
 def _zero(tensor: Shaped[Tensor, "*shape"] | None, alive: Bool[Tensor, "*shape"], room: Tensor | None = None) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainflat.flat.choices import Choice, as_gradient, chance, check
 from trainflat.flat.metrics import Tensors
+from trainflat.flat.moving import check_plain
 from trainflat.types import Params
 
 __all__ = ["Drawn", "LastGradient", "Momentum", "Part", "ThisBatch", "Unfamiliar"]
@@ -112,6 +113,7 @@ class LastGradient(ThisBatch):
     fresh, whole, remembers, spent = False, False, True, True
 
     def vectors(self, params: Params, step: int) -> dict[str, Tensor]:
+        check_plain(params)  # in the first step, not in that which has something to go by
         kept = {name: self.recall(name, p) for name, p in params.items()}
         return {name: as_gradient(params[name], v) for name, v in kept.items() if v is not None}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainflat.flat.choices import check
 from trainflat.flat.metrics import Tensors, norm
+from trainflat.flat.moving import check_plain
 from trainflat.flat.radius import Given
 from trainflat.types import Params
 
@@ -83,6 +84,7 @@ class Auto(Given):
     @torch.no_grad()
     def see(self, params: Params) -> None:
         """Learn from where the weights are at the beginning of a step how far the last one was."""
+        check_plain(params)
         looks = (self.memory.get("ascents", 0) + 1) // PROBES  # a step may take several ascents
         if looks > self.memory.get("looks", 0):
             self.memory["looks"] = looks

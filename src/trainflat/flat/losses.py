@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainflat.flat.choices import as_gradient
+from trainflat.flat.moving import check_plain
 from trainflat.train.batches import examples, finite, to_device
 from trainflat.train.closure import loss_of
 from trainflat.train.evaluate import evaluating
@@ -44,6 +45,7 @@ class Loss:
         after: Called after every pass over the data; may raise in order to stop.
 
     Raises:
+        TypeError: If a weight is sharded or complex.
         ValueError: If there is nothing trainable, there are no batches or no end of them, or the mask does not fit the model.
 
     Example:
@@ -71,6 +73,7 @@ class Loss:
             raise ValueError("there is nothing to measure the loss on: no batches were given")
         if len({(p.dtype, p.device) for p in self.params.values()}) > 1:
             raise ValueError("all trainable weights must be of one type on one device to be one vector")
+        check_plain(self.params)
         first = next(iter(self.params.values()))
         self.dtype, self.device = first.dtype, first.device
         self.sizes = [p.numel() for p in self.params.values()]

@@ -10,19 +10,28 @@ from torch import Tensor, nn
 
 from trainflat.types import Params
 
-__all__ = ["at", "random_state", "rooms", "set_random_state", "turn_back", "without_zeros"]
+__all__ = ["at", "check_plain", "random_state", "rooms", "set_random_state", "turn_back", "without_zeros"]
+
+
+def check_plain(params: Params) -> None:
+    """Raise the TypeError of a parameter that has no place of its own among real numbers: a sharded or a complex one."""
+    for name, w in params.items():
+        if type(w.data) is not Tensor or w.is_complex():
+            kind = "complex" if w.is_complex() else f"a {type(w.data).__name__}"
+            raise TypeError(
+                f"{name} is {kind}; to move weights, or to measure around them, takes plain tensors of real numbers, neither "
+                "sharded (as by FSDP; DistributedDataParallel's are plain) nor complex. flat.plain() trains any"
+            )
 
 
 def rooms(params: Params, kept: dict[str, Tensor]) -> list[Tensor]:
     """A tensor like each parameter, from ``kept`` or new and then kept there, so that no step has to allocate it.
 
     Raises:
-        TypeError: If a parameter is not a plain tensor.
+        TypeError: If a parameter is not a plain tensor of real numbers.
     """
+    check_plain(params)
     for name, w in params.items():
-        if type(w.data) is not Tensor:
-            kind = type(w.data).__name__
-            raise TypeError(f"{name} is a {kind}; an ascent step needs plain tensors, not sharded ones")
         room = kept.get(name)
         if room is None or room.shape != w.shape or room.dtype != w.dtype or room.device != w.device:
             kept[name] = torch.empty_like(w, requires_grad=False)
