@@ -204,6 +204,13 @@ def test_inside_autocast_the_loss_is_that_of_the_weights_it_is_asked_at():
     assert sharp == pytest.approx(flat.ascent_sharpness(loss, rho=0.5), rel=0.1)
 
 
+def test_under_inference_mode_it_is_the_same():
+    _, loss = of_problem()
+    found = flat.sharpness(loss, eps=[1e-2], directions=3)
+    with torch.inference_mode():
+        assert flat.sharpness(loss, eps=[1e-2], directions=3) == found
+
+
 def test_how_the_data_is_cut_into_batches_changes_nothing():
     net, (x, y) = problem(torch.float64)
     found = [
@@ -407,6 +414,14 @@ def test_a_loss_for_each_example_is_refused():
     net, x = nn.Linear(4, 2), torch.randn(16, 4)
     with pytest.raises(ValueError, match=r"the mean loss of a batch, a 0-d tensor; this one has shape \(16, 2\)"):
         flat.Loss(net, lambda model, batch: model(batch[0]), [(x, x)]).value()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("measure", [flat.sharpness, flat.ascent_sharpness])
+def test_weights_of_few_digits_are_not_moved_by_less_than_they_can_tell(measure, dtype):
+    _, loss = of_problem(dtype=dtype)
+    with pytest.raises(ValueError, match=r"in (bfloat16|float16) .* copy.deepcopy\(model\).float\(\)"):
+        measure(loss)
 
 
 @pytest.mark.parametrize("eps", ["0.1", 0.1, None, ["0.1"], [None]])

@@ -15,6 +15,7 @@ from trainflat.flat.metrics import Metric, l2
 __all__ = ["ascent_sharpness", "sharpness"]
 
 
+@torch.inference_mode(False)  # its points have to bear gradients
 def sharpness(
     loss: Loss,
     *,
@@ -49,7 +50,8 @@ def sharpness(
         max_iterations: Of L-BFGS-B, each of one to a few gradients. Default: 10, as Mehta et al.
 
     Raises:
-        TypeError, ValueError: If ``loss`` is no `Loss`, or an argument is of the wrong kind or out of range.
+        TypeError, ValueError: If ``loss`` is no `Loss` or its weights have 16 bits, or an argument is of the wrong kind or out
+            of range.
         NonFiniteLoss: If the loss is not finite somewhere.
 
     Example:
@@ -59,7 +61,7 @@ def sharpness(
         >>> sharpness(f, eps=[0.5], directions=1)                   # A = 1: z up to 0.5 * (1 + 1), 100 * (2^2 - 1) / (1 + 1)
         {0.5: 150.0}
     """
-    check_loss(loss)
+    _check_precise(loss)
     if not isinstance(eps, Iterable) or not all(isinstance(size, Real) for size in eps):
         raise TypeError(f"eps are the sizes of the box, a list of numbers above 0, such as [0.001]; got {eps!r}")
     if not eps or min(eps) <= 0:
@@ -113,7 +115,7 @@ def ascent_sharpness(loss: Loss, *, rho: float = 0.05, metric: Metric = l2) -> f
         metric: Of `trainflat.flat.metrics`. Default: L2.
 
     Raises:
-        TypeError, ValueError: If ``loss`` is no `Loss`, or rho is negative.
+        TypeError, ValueError: If ``loss`` is no `Loss` or its weights have 16 bits, or rho is negative.
         NonFiniteLoss: If the loss is not finite.
 
     Example:
@@ -124,12 +126,22 @@ def ascent_sharpness(loss: Loss, *, rho: float = 0.05, metric: Metric = l2) -> f
         >>> ascent_sharpness(f, rho=1.0), ascent_sharpness(f, rho=1.0, metric=adaptive(0.0))    # from 2 to 3, and to 2 + 1 * 2
         (5.0, 12.0)
     """
-    check_loss(loss)
+    _check_precise(loss)
     if rho < 0:
         raise ValueError(f"rho must be at least 0, got {rho}")
     here, gradient = loss.gradient()
     with loss.at(_step(loss, gradient, rho, metric)):
         return loss.value() - here
+
+
+def _check_precise(loss: Loss) -> None:
+    """Refuse what would measure its own rounding: weights that do not move by so little, and a loss of three digits."""
+    check_loss(loss)
+    if loss.dtype.itemsize < 4:
+        raise ValueError(
+            f"the weights are in {str(loss.dtype).removeprefix('torch.')} and would not move by so little as is asked here; "
+            "measure a copy in float32, copy.deepcopy(model).float()"
+        )
 
 
 def _step(loss: Loss, gradient: Vector, rho: float, metric: Metric) -> Vector:
