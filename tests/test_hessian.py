@@ -69,6 +69,33 @@ def test_eigenvalue_and_trace_equal_those_of_the_dense_hessian(net):
     assert found.error < 0.1 * found.value
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_derivatives_are_found_wherever_they_are_asked_for(net, mode):
+    model, batches, dense = net
+    loss = flat.Loss(model, train.cross_entropy, batches)
+    gradient, v = loss.gradient()[1], torch.randn(loss.size, dtype=torch.float64)
+    with mode():
+        again, product = loss.gradient()[1], loss.hessian_times(v)
+    assert torch.equal(again, gradient)
+    torch.testing.assert_close(product, dense @ v)
+
+
+def test_a_compiled_model_has_the_second_derivatives_of_its_own(net):
+    model, batches, dense = net
+    loss = flat.Loss(torch.compile(model, backend="aot_eager"), train.cross_entropy, batches)
+    loss.gradient()
+    v = torch.randn(loss.size, dtype=torch.float64)
+    torch.testing.assert_close(loss.hessian_times(v), dense @ v)
+
+
+@pytest.mark.parametrize("ask", [flat.Loss.gradient, flat.top_eigenvalue, flat.ascent_sharpness])
+def test_a_loss_that_does_not_depend_on_the_weights_is_told(net, ask):
+    model, batches, _ = net
+    loss = flat.Loss(model, lambda model, batch: train.cross_entropy(model, batch).detach(), batches)
+    with pytest.raises(ValueError, match=r"does not depend on the weights .* detach\(\)"):
+        ask(loss)
+
+
 def test_with_a_mask_it_is_the_hessian_between_live_coordinates(net):
     model, batches, dense = net
     draw = torch.Generator().manual_seed(1)

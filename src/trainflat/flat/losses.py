@@ -6,8 +6,9 @@ A point, a gradient and a direction are flat vectors: the trainable parameters o
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -135,15 +136,16 @@ class Loss:
 
         Raises:
             NonFiniteLoss: If f is not finite.
+            ValueError: If it does not depend on the weights.
         """
 
         def backward() -> Iterator[Tensor]:
             for batch, share in self._shares():
-                loss = share * loss_of(self.objective, self.model, batch)
+                loss = share * self._with_graph(batch)
                 loss.backward()
                 yield loss.detach()
 
-        with self._untouched(), self._gathered() as gathered:
+        with self._untouched(), _grad_mode(), self._gathered() as gathered:
             value = self._sum(backward())
         return value, self.freeze(gathered)
 
@@ -151,16 +153,16 @@ class Loss:
         """H v, the second derivatives of f times a vector, between live coordinates only: P H P v with P the projection on them.
 
         Pearlmutter 1994, "Fast exact multiplication by the Hessian": the gradient of g'v, about the time of two gradients
-        more. Attention runs on torch's plain kernels here, since its fused ones have no second derivative.
+        more. Attention runs on torch's plain kernels here, since its fused ones have no second derivative, and so does a model
+        that torch has compiled.
 
         Raises:
-            NonFiniteLoss: If f is not finite.
+            NonFiniteLoss, ValueError: As `gradient`.
         """
-        direction = self.freeze(vector.clone())
 
-        def twice() -> Iterator[Tensor]:
+        def twice(direction: Vector) -> Iterator[Tensor]:
             for batch, share in self._shares():
-                loss = share * loss_of(self.objective, self.model, batch)
+                loss = share * self._with_graph(batch)
                 params = list(self.params.values())
                 first = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
                 pairs = [(g, v) for g, (v, _) in zip(first, self.pieces(direction), strict=True) if g.requires_grad]
@@ -168,8 +170,8 @@ class Loss:
                     torch.autograd.backward([g for g, _ in pairs], [v for _, v in pairs])
                 yield loss.detach()
 
-        with self._untouched(), sdpa_kernel(SDPBackend.MATH), self._gathered() as gathered:
-            self._sum(twice())
+        with self._untouched(), _grad_mode(), _plain_kernels(), self._gathered() as gathered:
+            self._sum(twice(self.freeze(vector.clone())))
         return self.freeze(gathered)
 
     def _alive(self, mask: Mapping[str, Bool[Tensor, " ..."]]) -> Bool[Tensor, " weights"] | None:
@@ -186,6 +188,15 @@ class Loss:
             if name in mask:
                 piece.copy_(mask[name])
         return alive
+
+    def _with_graph(self, batch: Batch) -> Tensor:
+        loss = loss_of(self.objective, self.model, batch)
+        if not loss.requires_grad:
+            raise ValueError(
+                "the objective gives a loss that does not depend on the weights as far as torch can tell: it may come from "
+                "another model, or from detach(), .item() or no_grad() inside the objective"
+            )
+        return loss
 
     def _shares(self) -> Iterator[tuple[Batch, float]]:
         for batch in self.batches:
@@ -216,6 +227,21 @@ class Loss:
         finally:
             for p, gradient in zip(self.params.values(), gradients, strict=True):
                 p.grad = gradient
+
+
+@contextmanager
+def _grad_mode() -> Iterator[None]:
+    """Derivatives are there, also where the caller only evaluates."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """What has second derivatives."""
+    compiling = "torch._dynamo" in sys.modules  # or nothing is compiled, and importing it takes a second
+    with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager") if compiling else nullcontext():
+        yield
 
 
 def _on(params: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
