@@ -156,6 +156,55 @@ def test_an_optimizer_with_momentum_leaves_pruned_weights_at_zero_if_it_is_given
     assert all(value[mask["0.weight"]].any() for value in living if value.ndim == 2), "the living keep their momentum"
 
 
+MIXING = {
+    "Muon": lambda params: torch.optim.Muon([p for p in params if p.ndim == 2], lr=0.1),
+    "LBFGS": lambda params: torch.optim.LBFGS(params, lr=0.1, max_iter=3),
+}
+
+
+@pytest.mark.parametrize("make", MIXING.values(), ids=MIXING)
+@pytest.mark.parametrize("before", [0, 3])
+def test_an_optimizer_that_mixes_weights_leaves_pruned_ones_at_zero_if_it_is_given(make, before):
+    net, batch = problem()
+    optimizer = make(net.parameters())
+
+    def closure():
+        optimizer.zero_grad()
+        loss = train.cross_entropy(net, batch)
+        loss.backward()
+        return loss
+
+    for _ in range(before):
+        optimizer.step(closure)
+    mask = half(net)
+    with mask.on(net, optimizer):
+        for _ in range(3):
+            start = net[0].weight.detach().clone()
+            optimizer.step(closure)
+            assert not dead_weights(net, mask).any()
+            assert not torch.equal(net[0].weight, start)
+    optimizer.step(closure)
+    assert dead_weights(net, mask).any(), "afterwards it is free"
+
+
+class Wrapped(torch.optim.Optimizer):
+    """As accelerate's: it is an optimizer by type, and has nothing of one but what is inside."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    @property
+    def state(self):
+        return self.optimizer.state
+
+
+def test_an_optimizer_in_a_wrapper_is_reached():
+    net, batch, optimizer, mask = trained_dense(MIXING["Muon"])
+    with mask.on(net, Wrapped(optimizer)):
+        train.fit(net, train.cross_entropy, repeat(batch), optimizer, steps=3)
+        assert not dead_weights(net, mask).any()
+
+
 @pytest.mark.parametrize("make", MOMENTA.values(), ids=MOMENTA)
 def test_an_optimizer_with_momentum_moves_pruned_weights_if_it_is_not_given(make):
     """The demonstration: why `on` takes the optimizer, and why each round of IMP makes a new one."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from trainflat.train.weights import upheld
 
@@ -117,18 +118,17 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
 
     def apply_to(self, model: nn.Module) -> None:
         """Set the pruned weights of the model to zero, once."""
-        with torch.no_grad():
-            for parameter, alive in self._pairs(model):
-                _zero(parameter, alive)
+        _zero_all(self._pairs(model))
 
     @contextmanager
     def on(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Iterator[nn.Module]:
         """While open, the pruned weights are zero and so are their gradients, in every backward pass.
 
         Since each gradient is masked as it arrives, a sharpness-aware perturbation stays inside the ticket as well. An
-        optimizer that starts afresh then leaves pruned weights at exactly zero; one that already has momentum would move
-        them, so give it here: the entries of its state that belong to pruned weights are set to zero. What `train.restore`
-        puts into the model meanwhile is pruned as well.
+        optimizer that starts afresh and gives each weight a step of its own, as SGD and Adam do, then leaves pruned weights at
+        exactly zero. One that already has momentum would move them, and so would one that mixes the weights of a matrix or of
+        all, as Muon and LBFGS do, so give it here: the entries of its state that belong to pruned weights are set to zero, and
+        after each of its steps the weights themselves. What `train.restore` puts into the model meanwhile is pruned as well.
 
         Raises:
             TypeError: If a parameter is sharded, as by FSDP.
@@ -136,14 +136,16 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
         """
         pairs = self._pairs(model)
         self.apply_to(model)
-        if optimizer is not None:
-            _forget(optimizer, pairs)
         room = torch.empty(_ROOM, dtype=torch.int32)
-        hooks = [
+        hooks: list[RemovableHandle] = [
             p.register_post_accumulate_grad_hook(lambda p, alive=alive: _zero(p.grad, alive, room))
             for p, alive in pairs
             if p.requires_grad  # a frozen parameter gets no gradient, and takes no hook
         ]
+        if optimizer is not None:
+            _forget(optimizer, pairs)
+            steps = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps the one that does
+            hooks.append(steps.register_step_post_hook(lambda *_: _zero_all(pairs, room)))
         try:
             with upheld(model, self.apply_to):
                 yield model
@@ -177,6 +179,12 @@ def _check_plain(name: str, tensor: Tensor) -> None:
         raise TypeError(
             f"{name} is a {kind}; a mask is of plain tensors, not of sharded ones: train under it with DistributedDataParallel"
         )
+
+
+@torch.no_grad()
+def _zero_all(pairs: list[tuple[nn.Parameter, Tensor]], room: Tensor | None = None) -> None:
+    for parameter, alive in pairs:
+        _zero(parameter, alive, room)
 
 
 def _zero(tensor: Shaped[Tensor, "*shape"] | None, alive: Bool[Tensor, "*shape"], room: Tensor | None = None) -> None:
