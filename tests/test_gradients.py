@@ -398,6 +398,10 @@ def test_what_cannot_be_a_step_is_a_sentence(rule):
             rule(Counted(net, batch), given, 0.0)
     with pytest.raises(ValueError, match="was given no parameters, and so would do nothing"):
         rule(Counted(net, batch), {}, 0.0)
+    with pytest.raises(ValueError, match=r"copies, as in state_dict\(\); give dict\(model.named_parameters\(\)\)"):
+        rule(Counted(net, batch), net.state_dict(), 0.0)
+    with pytest.raises(TypeError, match="a closure is a function that .* at several places; this is a Tensor"):
+        rule(train.cross_entropy(net, batch), params, 0.0)
     with pytest.raises(TypeError, match="returns the loss, a 0-d tensor; this one returned float"):
         rule(_gives_a_number(net, batch), params, 0.0)
     with pytest.raises(ValueError, match="t is the progress of the run, from 0 to 1, step / steps; got 7"):

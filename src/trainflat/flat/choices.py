@@ -107,8 +107,13 @@ def run_pass(closure: Any) -> Float[Tensor, ""]:
     """Forward and backward; the loss without its graph, so that no activation outlives the pass.
 
     Raises:
-        TypeError: If the closure returns something else.
+        TypeError: If the closure is none, or returns something else.
     """
+    if not callable(closure):
+        raise TypeError(
+            "a closure is a function that runs forward and backward and returns the loss, since a rule calls it at several "
+            f"places; this is a {type(closure).__name__}"
+        )
     loss = closure()
     if not isinstance(loss, Tensor):
         raise TypeError(
@@ -122,7 +127,7 @@ def trainable(params: Any, t: float) -> Params:
 
     Raises:
         TypeError: If they have no names, as ``model.parameters()``.
-        ValueError: If there are none, or t is not in [0, 1].
+        ValueError: If there are none or all are frozen, or t is not in [0, 1].
     """
     if not hasattr(params, "items"):
         raise TypeError(
@@ -133,6 +138,11 @@ def trainable(params: Any, t: float) -> Params:
     if not 0 <= t <= 1:
         raise ValueError(f"t is the progress of the run, from 0 to 1, step / steps; got {t:g}")
     names = {id(p): name for name, p in reversed(list(params.items())) if p.requires_grad}
+    if not names:
+        raise ValueError(
+            "none of the parameters that a rule was given requires a gradient: they are all frozen, or copies, as in "
+            "state_dict(); give dict(model.named_parameters())"
+        )
     return {name: p for name, p in params.items() if names.get(id(p)) == name}
 
 
