@@ -9,6 +9,8 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import remove_parametrizations
 
 from trainflat import compress, train
 from trainflat.compress import Mask, dynamic_int8, load_int8, magnitude, prune, save_int8
@@ -183,6 +185,15 @@ def test_half_precision_and_divergence_are_refused():
     broken.weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN or infinity"):
         dynamic_int8(broken)
+
+
+@pytest.mark.parametrize("quantize", [dynamic_int8, compress.weight_only])
+def test_a_layer_whose_weight_is_computed_in_every_pass_is_refused(quantize):
+    model = nn.Sequential(weight_norm(nn.Linear(16, 8)), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match=r"weight of '0' is made anew .*remove_parametrizations\(layer, 'weight'\)"):
+        quantize(model)
+    remove_parametrizations(model[0], "weight")
+    assert quantize(model)(torch.ones(1, 16)).shape == (1, 3)
 
 
 def test_foreign_files_are_refused(tmp_path):

@@ -201,6 +201,13 @@ def test_what_cannot_be_calibrated_is_told_in_a_sentence(options, words):
         static_int8(network(), **options)
 
 
+def test_batches_without_labels_are_told():
+    with pytest.raises(
+        TypeError, match=r"a batch is a pair \(inputs, labels\), .* this is a Tensor of shape \(4, 16\)"
+    ):
+        static_int8(network(), [torch.ones(4, 16)])
+
+
 def test_a_model_in_half_precision_is_refused():
     with pytest.raises(ValueError, match=r"static int8 starts from float32: use \.float\(\) first"):
         static_int8(network().bfloat16(), batches())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 __all__ = ["linears", "put", "repeated", "replaced", "runnable"]
 
@@ -15,12 +16,18 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers by name; as in torch not those of a subclass, such as the output matrix of ``nn.MultiheadAttention``.
 
     Raises:
-        ValueError: If there is none, or one holds NaN or infinity.
+        ValueError: If there is none, one holds NaN or infinity, or the weight of one is computed by a parametrization.
 
     Example:
         >>> list(linears(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2))))
         ['0', '2']
     """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and is_parametrized(module, "weight"):
+            raise ValueError(
+                f"the weight of {name!r} is made anew in every pass by a parametrization, such as weight_norm, and is none that "
+                "could be stored: first torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
+            )
     layers: dict[str, nn.Linear] = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     if not layers:
         raise ValueError(f"there is nothing to quantize: {type(model).__name__} has no nn.Linear layer")

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from trainflat import train
-from trainflat.train.batches import to_device
+from trainflat.train.batches import pair, to_device
 from trainflat.train.evaluate import evaluating
 from trainflat.types import Batch
 
@@ -55,6 +55,7 @@ def ranges(
     is the widest that a batch needs. The model, its mode and its gradients stay as they were.
 
     Raises:
+        TypeError: If a batch is no pair.
         ValueError: If there are no batches, or an activation is not finite.
     """
     found: dict[str, Range] = {}
@@ -74,7 +75,8 @@ def ranges(
     with ExitStack() as stack, evaluating(model), torch.no_grad():
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(watch(name)).remove)
-        for inputs, _ in islice(batches, calibrate):
+        for batch in islice(batches, calibrate):
+            inputs, _ = pair(batch)
             train.logits(model, to_device(inputs, device))
             count += 1
     if not count:
