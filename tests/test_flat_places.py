@@ -7,13 +7,14 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from trainflat import flat, tasks, train
 from trainflat.flat import by_example, cheap, compressed, gradients, variants
 from trainflat.flat.places import head, matrices
 from trainflat.flat.points import Pruned, Quantized
-from trainflat.testing.problem import Counted, equal, problem
+from trainflat.testing.problem import Counted, equal, problem, trainable
 
 RULES = [name for home in (gradients, cheap, variants, compressed, by_example) for name in home.__all__]
 
@@ -220,6 +221,20 @@ def test_the_head_stays_dense_wherever_it_stands():
 
 
 # what is trained beside the model
+
+
+def test_to_look_for_matrices_computes_no_weight():
+    """spectral_norm turns its vectors on whenever its weight is asked for."""
+    net = nn.Sequential(spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 2))
+    before = train.snapshot(net)
+    assert matrices(net, trainable(net)) == {"1.weight"}
+    assert equal(before, train.snapshot(net))
+
+
+def test_that_a_weight_under_a_parametrization_is_no_matrix_is_told():
+    net = weight_norm(nn.Linear(6, 3))
+    with pytest.raises(ValueError, match=r"no linear or convolutional layer to train \(.* weight_norm, .*\)"):
+        flat.cram()(Counted(net, problem()[1]).given(parts=True), trainable(net), 0.0)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -56,10 +56,11 @@ def matrices(model: nn.Module, params: Params) -> set[str]:
     """The weights of linear and convolutional layers: what is pruned and quantized. Embeddings, norms, biases are not.
 
     GPT-2's ``Conv1D`` of transformers is a linear layer, too; an output layer that shares its weights with an embedding is one.
+    A weight that a parametrization makes anew in every pass, as weight_norm does, is none: it is no parameter.
     """
     modules = list(model.modules())
-    embeddings = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
-    weights = {id(m.weight) for m in modules if _is_matrix(m)} - embeddings
+    embeddings = {id(_weight(m)) for m in modules if isinstance(m, nn.Embedding)}
+    weights = {id(_weight(m)) for m in modules if _is_matrix(m)} - embeddings
     return {name for name, p in params.items() if id(p) in weights}
 
 
@@ -111,6 +112,11 @@ def _is_matrix(module: nn.Module) -> bool:
     """Whether it is a linear or convolutional layer; transformers is not imported to know its own."""
     kind = type(module)
     return isinstance(module, MATRICES) or (kind.__name__, kind.__module__) == ("Conv1D", "transformers.pytorch_utils")
+
+
+def _weight(module: nn.Module) -> nn.Parameter | None:
+    """Its weight if that is a parameter; one that is computed is not asked for, since that may change the model."""
+    return module._parameters.get("weight")
 
 
 def _chosen(params: Params, chosen: Iterable[nn.Parameter], what: str) -> set[str]:

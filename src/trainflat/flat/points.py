@@ -134,7 +134,8 @@ def compressed(point: Pruned | Quantized, closure: Any, params: Params) -> set[s
         why = (
             "all its linear and convolutional layers are to stay dense, or are not trained; stale_sam compresses none"
             if found
-            else "this model has no linear or convolutional layer to train"
+            else "this model has no linear or convolutional layer to train (one whose weight is made anew in every pass, as by "
+            "weight_norm, is none)"
         )
         raise ValueError(f"there is nothing to compress: {why}")
     return names
