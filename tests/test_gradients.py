@@ -61,6 +61,13 @@ OPTIONS_ASKING = {
     "dp_sat without privacy": partial(flat.dp_sat, clip=float("inf"), noise=0.0),
     "dp_sat, large": lambda: flat.dp_sat(rho=1.0, clip=0.01, noise=0.5),
 }
+COMPARING = {
+    "adaptive_sam",
+    "dp_sat",
+    "friendly_sam",
+    "momentum_sam",
+    "smoothness_adaptive",
+}  # gradients of several steps
 NOT_PLAIN = {"dp_sat"}  # without radius it is DP-SGD
 
 
@@ -114,6 +121,22 @@ def test_a_rule_that_asks_more_of_the_closure_obeys_the_laws(name):
         (lambda: rule()) if name in NOT_PLAIN else rule
     )  # without its options it is not asked to be plain without radius
     testing.check_gradient(made, parts=True, large_batch=name not in ANY_BATCH)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_loss_that_a_scaler_scales_has_gradients_scaled_alike(name):
+    """As torch.amp.GradScaler does, by powers of two that change on the way; which rules mind is said in `gradients`."""
+    made = []
+    for scales in ([1.0] * 8, [1.0, 1.0, 8.0, 8.0, 0.25, 64.0, 64.0, 1.0]):
+        net, (x, y) = problem(torch.float64)
+        rule, sgd = RULES[name](), torch.optim.SGD(net.parameters(), lr=0.5)
+        for i, scale in enumerate(scales):
+            net.zero_grad()
+            rule(Counted(net, (x[i::2], y[i::2]), factor=scale).given(parts=True), trainable(net), i / 8)
+            torch._foreach_div_([p.grad for p in net.parameters()], scale)
+            sgd.step()
+        made.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+    assert torch.allclose(*made, rtol=1e-9, atol=1e-12) == (name not in COMPARING)
 
 
 @pytest.mark.parametrize("name", sorted(ASKING))
@@ -411,6 +434,30 @@ def test_what_cannot_be_a_step_is_a_sentence(rule):
         return
     with pytest.raises(ValueError, match=r"none of the parameters has a gradient: it has to run loss.backward\(\)"):
         rule(_forgets_backward(net, batch), params, 0.0)
+
+
+def test_statistics_of_a_batch_norm_can_be_kept_as_the_first_pass_left_them():
+    """As the docstring of `gradients` does; of SAM as it is they are those of both passes."""
+    torch.manual_seed(0)
+    start, x = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)), torch.randn(16, 8)
+    found = {}
+    for name, rule in {"plain": flat.plain(), "both": flat.sam(1.0), "first": flat.sam(1.0)}.items():
+        net, seen = deepcopy(start), []
+
+        def closure(net=net, seen=seen):
+            loss = net(x).pow(3).mean()
+            loss.backward()
+            seen.append([b.clone() for b in net.buffers()])
+            return loss
+
+        rule(closure, dict(net.named_parameters()), 0.0)
+        if name == "first":
+            for own, first in zip(net.buffers(), seen[0], strict=True):
+                own.copy_(first)
+        found[name] = train.snapshot(net)
+    statistics = [name for name, _ in start.named_buffers()]
+    assert all(torch.equal(found["first"][name], found["plain"][name]) for name in statistics)
+    assert not any(torch.equal(found["both"][name], found["plain"][name]) for name in statistics)
 
 
 @pytest.mark.parametrize("rule", [flat.plain(), flat.sam(), flat.bilateral_sam()])

@@ -2,6 +2,37 @@
 
 A rule is called as ``rule(closure, params, t)``. The closure is PyTorch's own idea: it runs forward and backward (over all
 micro-batches, if gradients are accumulated) and returns the loss. On return every parameter is bit for bit as it was.
+
+In a loop of one's own, in float16: the closure scales the loss, and what follows the rule is as ever. An ascent has a given
+length, so the scale is of no account to it. (`adaptive_sam`, `friendly_sam`, `momentum_sam` and `smoothness_adaptive` compare
+gradients of several steps and need some to forget a scale that has changed; `dp_sat` cuts what is scaled.) Clip after the rule.
+
+The running statistics of a batch norm go on in every pass, so also with what the moved weights make of the batch. They can be
+kept as the pass at the weights left them, for rules that begin with one (`sam` and what is composed like it):
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    >>> params, statistics = dict(model.named_parameters()), []
+    >>> sgd, scaler, rule = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu"), sam(rho=0.05)
+    >>> def closure():
+    ...     with torch.autocast("cpu", torch.float16):
+    ...         loss = nn.functional.cross_entropy(model(torch.eye(2)), torch.tensor([0, 1]))
+    ...     scaler.scale(loss).backward()
+    ...     statistics.append([buffer.clone() for buffer in model.buffers()])
+    ...     return loss.detach()
+    >>> for step in range(10):
+    ...     sgd.zero_grad()
+    ...     statistics.clear()
+    ...     loss = rule(closure, params, step / 10)
+    ...     for own, first in zip(model.buffers(), statistics[0]):
+    ...         _ = own.copy_(first)
+    ...     scaler.unscale_(sgd)
+    ...     _ = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    ...     _ = scaler.step(sgd)
+    ...     scaler.update()
+    >>> int(model[1].num_batches_tracked)
+    10
 """
 
 from __future__ import annotations
@@ -42,7 +73,7 @@ def sam(rho: Radius = 0.05, *, eps: float = 1e-12, dropout: Dropout = "fresh") -
 
     Foret et al. 2021, eq. (2)-(3), arXiv:2010.01412; first-order maximiser, second-order term dropped as there. |g| is the
     L2 norm over all parameters together. Two backward passes on the same micro-batches. A gradient that a mask holds at
-    zero moves nothing, so a pruned weight is never perturbed.
+    zero moves nothing, so a pruned weight is never perturbed. For float16 and batch norms see `trainflat.flat.gradients`.
 
     Args:
         rho: Radius in weight space, >= 0, a number or a schedule; 0 is `plain`, random stream included. ``"auto"`` finds it
