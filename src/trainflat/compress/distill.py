@@ -15,6 +15,7 @@ from trainflat.compress.dialects import Dialect, layers, structure
 from trainflat.compress.gates import Gates
 from trainflat.compress.matching import RULES, Exists, fixed, spread
 from trainflat.compress.shrink import Shape
+from trainflat.train.compiled import uncompiled
 from trainflat.train.objectives import logits
 from trainflat.types import Batch, Objective
 
@@ -207,7 +208,8 @@ def _recorded(model: nn.Module, names: Sequence[str]) -> Iterator[list[Tensor]]:
 
     handles = [model.get_submodule(name).register_forward_hook(keep) for name in names]
     try:
-        yield seen
+        with uncompiled():
+            yield seen
     finally:
         for handle in handles:
             handle.remove()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainflat.compress.units import Structure, Sublayer, alive, check_fit, module
+from trainflat.train.compiled import uncompiled
 
 __all__ = ["gated", "under", "without_gates"]
 
@@ -24,7 +25,7 @@ def gated(model: nn.Module, structure: Structure, draw: Callable[[], Openness]) 
     layer's the output of its sub-layer, bias included, a hidden dimension's the embeddings and every sub-layer's and norm's
     output; a LayerNorm runs over the living dimensions only. Where nothing of a sub-layer lives, its norm is left out as well
     and the residual passes as it is. With all gates at 1 the outputs are the model's own, bit for bit. A copy of the model that
-    is made meanwhile runs through the gates for as long.
+    is made meanwhile runs through the gates for as long. Compiled models run uncompiled meanwhile, since they know of no gates.
 
     Args:
         model: The model that will be called; its own forward draws the gates.
@@ -92,7 +93,8 @@ def under(model: nn.Module, structure: Structure, draw: Callable[[nn.Module], Op
             sublayer(ffn, "ffn", i)
         if structure.last_norm:
             after(structure.last_norm, lambda at, x, y: current.normalised(at, x).to(y.dtype))
-        yield model
+        with uncompiled():
+            yield model
     finally:
         while handles:
             handles.pop().remove()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainflat import train
 from trainflat.train.batches import pair, to_device
+from trainflat.train.compiled import uncompiled
 from trainflat.train.evaluate import evaluating
 from trainflat.types import Batch
 
@@ -72,7 +73,7 @@ def ranges(
 
     device = next(iter(layers.values())).weight.device
     count = 0
-    with ExitStack() as stack, evaluating(model), torch.no_grad():
+    with ExitStack() as stack, evaluating(model), torch.no_grad(), uncompiled():
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(watch(name)).remove)
         for batch in islice(batches, calibrate):

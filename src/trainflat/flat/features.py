@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainflat.flat.geometry import measuring
 from trainflat.train.batches import examples, finite, pair, to_device
+from trainflat.train.compiled import uncompiled
 from trainflat.types import Batch
 
 __all__ = ["Features", "cka", "effective_rank", "feature_rank", "features"]
@@ -67,7 +68,7 @@ def features(
     device = next((p.device for p in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     found: list[Tensor] = []
     try:
-        with measuring(model):
+        with measuring(model), uncompiled():
             for batch in finite(batches):
                 seen.clear()
                 inputs, _ = pair(to_device(batch, device))

@@ -6,9 +6,8 @@ A point, a gradient and a direction are flat vectors: the trainable parameters o
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -19,6 +18,7 @@ from trainflat.flat.choices import as_gradient
 from trainflat.flat.moving import check_plain
 from trainflat.train.batches import examples, finite, to_device
 from trainflat.train.closure import loss_of
+from trainflat.train.compiled import uncompiled
 from trainflat.train.evaluate import evaluating
 from trainflat.train.loop import NonFiniteLoss
 from trainflat.types import Batch, Objective
@@ -170,7 +170,7 @@ class Loss:
                     torch.autograd.backward([g for g, _ in pairs], [v for _, v in pairs])
                 yield loss.detach()
 
-        with self._untouched(), _grad_mode(), _plain_kernels(), self._gathered() as gathered:
+        with self._untouched(), _grad_mode(), uncompiled(), sdpa_kernel(SDPBackend.MATH), self._gathered() as gathered:
             self._sum(twice(self.freeze(vector.clone())))
         return self.freeze(gathered)
 
@@ -233,14 +233,6 @@ class Loss:
 def _grad_mode() -> Iterator[None]:
     """Derivatives are there, also where the caller only evaluates."""
     with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
-@contextmanager
-def _plain_kernels() -> Iterator[None]:
-    """What has second derivatives."""
-    compiling = "torch._dynamo" in sys.modules  # or nothing is compiled, and importing it takes a second
-    with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager") if compiling else nullcontext():
         yield
 
 
