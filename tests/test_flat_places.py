@@ -223,6 +223,19 @@ def test_the_head_stays_dense_wherever_it_stands():
 # what is trained beside the model
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("name", RULES)
+def test_a_layer_without_weights_does_no_harm(name):
+    net, batch = problem()
+    net.empty, net.none = nn.Linear(0, 3), nn.Linear(6, 0)
+    net.forward = lambda x: nn.Sequential.forward(net[:-2], x) + net.empty(x[:, :0]) + net.none(x).sum()
+    rule, params = getattr(flat, name)(), trainable(net)
+    for _ in range(2):
+        net.zero_grad()
+        rule(Counted(net, batch).given(parts=True), params, 0.5)
+    assert all(p.grad.isfinite().all() for p in params.values())
+
+
 def test_to_look_for_matrices_computes_no_weight():
     """spectral_norm turns its vectors on whenever its weight is asked for."""
     net = nn.Sequential(spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 2))

@@ -65,7 +65,7 @@ def per_neuron(lowest: float, eta: float) -> Metric:
     def metric(weights: Tensors, vectors: Tensors, room: Tensors) -> tuple[Tensors, Float[Tensor, ""]]:
         _check_dense(vectors)
         for w, v, out in zip(weights, vectors, room, strict=True):
-            if w.ndim < 2:
+            if w.ndim < 2 or not w.numel():
                 out.zero_()
                 continue
             scale = w.abs().add_(eta)

@@ -114,7 +114,7 @@ class Quantized(Choice):
         return names
 
     def __call__(self, tensors: Mapping[str, Tensor], t: float, step: int) -> None:
-        for x in tensors.values():
+        for x in (x for x in tensors.values() if x.numel()):
             scale = x.flatten(1).abs().amax(1).view(-1, *[1] * (x.ndim - 1)) / (2 ** (self.bits - 1) - 1)
             scale.masked_fill_(scale == 0, 1)
             x.div_(scale).round_().mul_(scale)
