@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,15 @@ class Ticket:
         >>> model = nn.Linear(4, 1)
         >>> ticket = Ticket(Mask.dense(model, lambda name, p: p.ndim == 2), start=train.snapshot(model))
         >>> _ = nn.init.zeros_(model.weight)
+        >>> ticket
+        Ticket(mask=Mask(1 tensors, 4 weights, 0.0% pruned))
         >>> ticket.rewind(model)
         >>> torch.equal(model.weight, ticket.start["weight"])
         True
     """
 
     mask: Mask
-    start: Mapping[str, Tensor]
+    start: Mapping[str, Tensor] = field(repr=False)  # or printing a ticket printed the model
 
     def rewind(self, model: nn.Module, keep: Iterable[str] = ()) -> None:
         """Put the start back and zero what is pruned; parameters whose name begins with a prefix in ``keep`` stay as they are.

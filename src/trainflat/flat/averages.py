@@ -26,6 +26,8 @@ def last() -> Average:
         >>> model, average = nn.Linear(1, 1), last()
         >>> average(dict(model.named_parameters()), 1.0)
         >>> average.apply_to(model)                             # leaves it as it is
+        >>> average
+        last()
     """
     return _Last()
 
@@ -55,8 +57,8 @@ def swa(*, checkpoints: int = 10, share: float = 0.5) -> Average:
         ...     _ = model.weight.data.fill_(i + 1)
         ...     average(dict(model.named_parameters()), (i + 1) / 8)
         >>> average.apply_to(model)
-        >>> model.weight.item()                                 # (6 + 8) / 2
-        7.0
+        >>> model.weight.item(), average                        # (6 + 8) / 2
+        (7.0, swa of checkpoints 3 to 4, with 2 of them so far)
     """
     if checkpoints < 1:
         raise ValueError(f"checkpoints counts those of a whole run and must be at least 1, got {checkpoints}")
@@ -83,8 +85,8 @@ def ema(decay: float = 0.999) -> Average:
         ...     _ = model.weight.data.fill_(value)
         ...     average(dict(model.named_parameters()), 1.0)
         >>> average.apply_to(model)
-        >>> model.weight.item()                                 # ((4 + 2) / 2 + 1) / 2
-        2.0
+        >>> model.weight.item(), average                        # ((4 + 2) / 2 + 1) / 2
+        (2.0, ema(decay=0.5), of 3 steps so far)
     """
     if not 0 <= decay < 1:
         raise ValueError(f"decay must be in [0, 1), got {decay}")
@@ -96,6 +98,9 @@ class _Last:
 
     def __call__(self, params: Params, t: float) -> None:
         return None
+
+    def __repr__(self) -> str:
+        return "last()"
 
     def apply_to(self, model: nn.Module) -> None:
         return None
@@ -162,6 +167,9 @@ class _Swa(_Mean):
         self.checkpoints, self.first = checkpoints, checkpoints - max(1, round(share * checkpoints)) + 1
         self.reached = 0  # checkpoints so far
 
+    def __repr__(self) -> str:
+        return f"swa of checkpoints {self.first} to {self.checkpoints}, with {self.count} of them so far"
+
     def __call__(self, params: Params, t: float) -> None:
         if not 0 < t <= 1:
             raise ValueError(
@@ -184,6 +192,9 @@ class _Ema(_Mean):
     def __init__(self, decay: float):
         super().__init__()
         self.decay = decay
+
+    def __repr__(self) -> str:
+        return f"ema(decay={self.decay}), of {self.count} steps so far"
 
     def __call__(self, params: Params, t: float) -> None:
         self.take(params, 1 - self.decay)

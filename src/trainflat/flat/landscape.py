@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ class Plane:
         points: Coordinates (x, y) of the three points that it goes through; the first is the origin.
     """
 
-    origin: Vector
-    across: Vector
-    upwards: Vector
+    origin: Vector = field(repr=False)
+    across: Vector = field(repr=False)
+    upwards: Vector = field(repr=False)
     points: tuple[tuple[float, float], ...]
 
     def at(self, x: float, y: float) -> Vector:
@@ -60,8 +60,8 @@ def plane(first: Vector, second: Vector, third: Vector) -> Plane:
 
     Example:
         >>> found = plane(torch.tensor([1.0, 1.0]), torch.tensor([4.0, 1.0]), torch.tensor([2.0, 3.0]))
-        >>> found.points
-        ((0.0, 0.0), (3.0, 0.0), (1.0, 2.0))
+        >>> found
+        Plane(points=((0.0, 0.0), (3.0, 0.0), (1.0, 2.0)))
         >>> found.at(1.0, 2.0)
         tensor([2., 3.])
     """

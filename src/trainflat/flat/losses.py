@@ -53,6 +53,8 @@ class Loss:
         >>> model = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.constant_(model.weight, 3.0)
         >>> loss = Loss(model, lambda model, batch: (model(batch[0]) ** 2).mean(), [(torch.ones(4, 1), torch.zeros(4))])
+        >>> loss
+        Loss(of a Linear, 1 weights, over 4 examples)
         >>> loss.value(), loss.gradient()[1], loss.hessian_times(torch.ones(1))          # w^2 at w = 3
         (9.0, tensor([6.]), tensor([2.]))
     """
@@ -80,6 +82,10 @@ class Loss:
         self.sizes = [p.numel() for p in self.params.values()]
         self.examples = sum(map(examples, self.batches))
         self.alive = self._alive(_on(self.params) if mask is None else mask)
+
+    def __repr__(self) -> str:
+        frozen = "" if self.alive is None else f", {self.size - self.live:,} of them frozen"
+        return f"Loss(of a {type(self.model).__name__}, {self.size:,} weights{frozen}, over {self.examples:,} examples)"
 
     @property
     def size(self) -> int:
