@@ -140,3 +140,20 @@ def test_the_state_of_another_average_is_refused(saved, made, said):
 def test_swa_is_told_progress_and_not_a_count_of_steps(t):
     with pytest.raises(ValueError, match=r"the progress after a step, \(step.index \+ 1\) / steps, in \(0, 1\]; got"):
         flat.swa()({"w": nn.Parameter(torch.ones(1))}, t)
+
+
+@pytest.mark.parametrize("make", [flat.swa, flat.ema])
+def test_what_has_no_names_cannot_be_averaged(make):
+    model = nn.Linear(2, 1)
+    for given in (model, list(model.parameters())):
+        with pytest.raises(TypeError, match=r"by name, dict\(model.named_parameters\(\)\); this is a (Linear|list)"):
+            make()(given, 1.0)
+
+
+@pytest.mark.parametrize("make", [flat.swa, flat.ema])
+def test_parameters_that_come_on_the_way_or_change_their_shape_are_told(make):
+    average, w = make(), nn.Parameter(torch.ones(2))
+    average({"w": w}, 0.9)
+    for given in ({"w": w, "late": w}, {"w": nn.Parameter(torch.ones(3))}):
+        with pytest.raises(ValueError, match="(late|w) .* the same parameters in every step"):
+            average(given, 1.0)

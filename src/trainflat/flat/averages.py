@@ -120,7 +120,23 @@ class _Mean:
         self.count = 0
 
     def take(self, params: Params, weight: float) -> None:
-        """mean += weight * (w - mean); the first iterate is the mean."""
+        """mean += weight * (w - mean); the first iterate is the mean.
+
+        Raises:
+            TypeError: If the parameters have no names.
+            ValueError: If one was not there before, or had another shape.
+        """
+        if not isinstance(params, (Mapping, nn.ParameterDict)):
+            raise TypeError(
+                f"an average takes the parameters by name, dict(model.named_parameters()); this is a {type(params).__name__}"
+            )
+        for name, p in params.items() if self.count else ():
+            if name not in self.mean or self.mean[name].shape != p.shape:
+                was = f"had the shape {tuple(self.mean[name].shape)}" if name in self.mean else "was not there"
+                raise ValueError(
+                    f"{name} has the shape {tuple(p.shape)} and {was} when the average began; show it the same parameters in "
+                    "every step, also those that are still frozen"
+                )
         with torch.no_grad():
             wide = {name: p.detach().to(torch.promote_types(p.dtype, torch.float32)) for name, p in params.items()}
             if not self.count:
