@@ -170,6 +170,25 @@ def test_a_swept_axis_can_be_replaced(recipe):
     assert {point["arm"]["find.gradient"] for point in planned.points} == {"plain"}
 
 
+@pytest.mark.parametrize(
+    "axes",
+    [
+        '"task.batch_size" = [8, 16]\n"task.explode_at" = [1, 2]',
+        'task = ["mylab:blobs", "digits"]\n"task.name" = ["a"]',
+    ],
+)
+def test_two_keywords_of_the_task_are_two_axes(recipe, axes):
+    swept = recipe('"find.gradient" = ["plain", { name = "sam", rho = 0.1 }]', axes)
+    arms = [
+        tuple(variant.arm.items())
+        for variant in swept.variants(
+            {name: {"task": None, "gradient": None} for name in ("find", "retrain", "oneshot")}, {}
+        )
+    ]
+    assert len(set(arms)) == len(arms)
+    assert [axis for axis, _ in arms[0]] == ["task", axes.splitlines()[1].split('"')[1], "retrain.gradient"]
+
+
 def test_when_applies_to_its_point_of_the_sweep_only(recipe):
     rule = '[[when]]\n"find.gradient" = "plain"\nset = { "find.steps" = 4 }\n[sweep]'
     planned = planning.plan(recipe("[sweep]", rule))

@@ -7,7 +7,7 @@ import fnmatch
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,10 @@ class Recipe:
         axes = {**self.document.get("sweep", {}), **small.pop("sweep", {})}
         axes |= {key.removeprefix("sweep."): value for key, value in overrides.items() if key.startswith("sweep.")}
         overrides = {key: value for key, value in overrides.items() if not key.startswith("sweep.")}
-        named = {axis: _alternatives(self.name, axis, values) for axis, values in axes.items()}
+        called = _axis_names(axes)
+        named = {called[axis]: _alternatives(self.name, axis, values) for axis, values in axes.items()}
         for choice in itertools.product(*(alternatives.items() for alternatives in named.values())):
-            arm = {_axis_name(axis): label for axis, (label, _) in zip(named, choice, strict=True)}
+            arm = {axis: label for axis, (label, _) in zip(named, choice, strict=True)}
             stages = {
                 name: _with_defaults(table, self.document.get("defaults", {}), fields[name])
                 for name, table in self.document["stage"].items()
@@ -75,8 +76,9 @@ class Recipe:
     def _rules(self) -> list[dict[str, Any]]:
         """The [[when]] tables, checked against the sweep and the stages."""
         rules = self.document.get("when", [])
-        sweep = self.document.get("sweep", {}).items()
-        labels = {_axis_name(axis): set(_alternatives(self.name, axis, values)) for axis, values in sweep}
+        sweep = self.document.get("sweep", {})
+        called = _axis_names(sweep)
+        labels = {called[axis]: set(_alternatives(self.name, axis, values)) for axis, values in sweep.items()}
         for rule in rules:
             if not (isinstance(rule.get("set"), dict) or isinstance(rule.get("skip"), list)):
                 raise ValueError(
@@ -189,9 +191,16 @@ def _alternatives(recipe: str, axis: str, values: Any) -> dict[str, dict[str, An
     )
 
 
-def _axis_name(axis: str) -> str:
-    """What an axis is called in rows: its key, but a keyword of the task is the task (``task.subset`` is "task")."""
-    return "task" if axis.startswith("task.") else axis
+def _axis_names(axes: Iterable[str]) -> dict[str, str]:
+    """What each axis is called in rows: its key, but the task, or else the first keyword of it, is "task".
+
+    >>> _axis_names(["task.subset", "gradient"]), _axis_names(["task.subset", "task.model"])
+    ({'task.subset': 'task', 'gradient': 'gradient'}, {'task.subset': 'task', 'task.model': 'task.model'})
+    """
+    names = {axis: axis for axis in axes}
+    if "task" not in names and (first := next((axis for axis in names if axis.startswith("task.")), None)):
+        names[first] = "task"
+    return names
 
 
 def _label(value: Any) -> str:
