@@ -79,6 +79,16 @@ def test_a_difference_is_paired_with_its_interval_and_a_plain_word():
     assert tables.differences(better, "t", "SAM", "Adam").rows[1][3:] == ("−25.0", "[−25.0, −25.0]", "3", "worse")
 
 
+def test_the_means_beside_a_difference_are_of_the_seeds_that_it_pairs():
+    rows = dense() + pruned({"Adam": {0.5: 0.5, 0.8: 0.4}, "SAM": {0.5: 0.75, 0.8: 0.5}})
+    rows = [one for one in rows if (one["arm"]["optimizer"], one["seed"]) != ("SAM", 2)]  # still to be trained
+    table = tables.differences(rows, "t", "Adam", "SAM")
+    assert table.rows[0][:4] == ("dense", "92.5", "91.0", "+1.5")  # Adam's mean over all its three seeds is 92
+    told = [str(finding) for finding in findings(rows)]
+    assert told[0].startswith("Dense, SAM reaches 92.5, Adam 91.0: +1.5 points")
+    assert told[2].startswith("On average over 2 one-shot sparsities SAM keeps 62.5, Adam 45.0: +17.5 points")
+
+
 def test_an_unpaired_difference_is_marked():
     apart = [row("Adam", 0), row("Adam", 1, value=0.8), row("SAM", 2), row("SAM", 3, value=0.7)]
     table = tables.differences(apart, "t", "Adam", "SAM")

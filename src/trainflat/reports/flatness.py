@@ -8,7 +8,7 @@ from typing import Any
 from trainflat.reports import between
 from trainflat.reports.numbers import MISSING, plus_minus
 from trainflat.reports.rows import Results, Row, results
-from trainflat.reports.stats import Difference, compare, summary
+from trainflat.reports.stats import Difference, compare, means
 from trainflat.reports.tables import ALONE, Table, axis, pairs
 
 __all__ = ["curvature", "differences", "how_flat", "sharpness"]
@@ -85,9 +85,9 @@ def differences(rows: Iterable[Row] | Results, first: str, second: str) -> Table
                 continue
             d = compare(arms[0][name], arms[1][name])
             n = str(d.n) if d.method == "paired" else f"{d.n}, unpaired"
-            means = [_number(summary(arm[name].values()).mean) for arm in reversed(arms)]
+            shown = [_number(mean) for mean in reversed(means(arms[0][name], arms[1][name]))]
             interval = MISSING if d.low is None or d.high is None else f"[{_number(d.low)}, {_number(d.high)}]"
-            line = (task, model, NAMES.get(name, name), *means, _number(d.mean, "+"), interval, n, _verdict(d))
+            line = (task, model, NAMES.get(name, name), *shown, _number(d.mean, "+"), interval, n, _verdict(d))
             lines.append(line)
             told.append(d)
     if not lines:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from trainflat.reports.numbers import MISSING, bounds, percent, points, signed
 from trainflat.reports.offers import SIZES, offers, setting, stated
 from trainflat.reports.rows import Results, Row, results
-from trainflat.reports.stats import compare, summary
+from trainflat.reports.stats import compare, means
 from trainflat.reports.tables import ALONE, Table, axis
 
 __all__ = ["commands", "table", "tables", "ways"]
@@ -81,9 +81,9 @@ def ways(rows: Iterable[Row] | Results, task: str) -> Table | None:
                 ours, plain = (data.values(task, arm, way, sparsity) for way in ("cofi", plainer))
                 if ours and plain:
                     d = compare(plain, ours)
-                    means = [points(summary(values.values()).mean) for values in (ours, plain)]
+                    shown = [points(mean) for mean in reversed(means(plain, ours))]
                     what = f"cofi − {plainer} at {percent(sparsity)}"
-                    lines.append((what, arm, *means, signed(d.mean), bounds(d), str(d.n), d.verdict))
+                    lines.append((what, arm, *shown, signed(d.mean), bounds(d), str(d.n), d.verdict))
                     found.append(d)
     if not lines:
         return None

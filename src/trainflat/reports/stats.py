@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-__all__ = ["Difference", "Summary", "between", "combination", "compare", "paired", "summary", "welch"]
+__all__ = ["Difference", "Summary", "between", "combination", "compare", "means", "paired", "summary", "welch"]
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,26 @@ def compare(first: Mapping[Any, float], second: Mapping[Any, float], *, confiden
         >>> compare({0: 0.5}, {0: 0.75}).method, compare({0: 0.5, 1: 0.5}, {2: 0.7, 3: 0.8}).method
         ('paired', 'unpaired')
     """
-    shared = first.keys() & second.keys()
-    if len(shared) >= 2 or (shared and min(len(first), len(second)) == 1):
+    if _paired(first, second):
         return paired(first, second, confidence=confidence)
     return welch(first.values(), second.values(), confidence=confidence)
+
+
+def means(first: Mapping[Any, float], second: Mapping[Any, float]) -> tuple[float, float]:
+    """The two means between which `compare` finds its difference: over the shared seeds where it pairs them, else over all.
+
+    Example:
+        >>> means({0: 0.25, 1: 0.5, 2: 0.99}, {0: 0.5, 1: 0.75})
+        (0.375, 0.625)
+    """
+    shared = first.keys() & second.keys() if _paired(first, second) else first.keys() | second.keys()
+    one, other = (summary(of[seed] for seed in of if seed in shared).mean for of in (first, second))
+    return one, other
+
+
+def _paired(first: Mapping[Any, float], second: Mapping[Any, float]) -> bool:
+    shared = first.keys() & second.keys()
+    return len(shared) >= 2 or bool(shared and min(len(first), len(second)) == 1)
 
 
 def _interval(mean: float, error: float, freedom: float, n: int, method: str, confidence: float) -> Difference:

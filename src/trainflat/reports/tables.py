@@ -13,7 +13,7 @@ import numpy as np
 
 from trainflat.reports.numbers import MISSING, Show, bounds, percent, plus_minus, points, signed
 from trainflat.reports.rows import Results, Row, results
-from trainflat.reports.stats import Difference, compare, summary
+from trainflat.reports.stats import Difference, compare, means
 
 __all__ = [
     "MANY",
@@ -159,15 +159,16 @@ def difference(
 
 
 def differences(rows: Iterable[Row] | Results, task: str, first: str, second: str) -> Table | None:
-    """One row a point: both arms' means, the difference with its 95 % confidence interval, n, and a plain word."""
+    """One row a point: both arms' means over the seeds compared, their difference with its 95 % interval, n, a plain word."""
     data = results(rows)
     lines, found = [], []
     for variant, sparsity in data.points(task):
         if (d := difference(data, task, variant, sparsity, first, second)) is None:
             continue
-        means = [points(summary(data.values(task, arm, variant, sparsity).values()).mean) for arm in (second, first)]
+        below, above = means(*(data.values(task, arm, variant, sparsity) for arm in (first, second)))
         n = str(d.n) if d.method == "paired" else f"{d.n}, unpaired"
-        lines.append((data.title(variant, sparsity), *means, signed(d.mean), bounds(d), n, d.verdict))
+        shown = (points(above), points(below))
+        lines.append((data.title(variant, sparsity), *shown, signed(d.mean), bounds(d), n, d.verdict))
         found.append(d)
     if not lines:
         return None
