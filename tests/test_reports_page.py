@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -281,3 +282,15 @@ def test_a_damaged_folder_of_results_is_told(tmp_path, name, content):
     (tmp_path / name).unlink() if content is None else (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=r"rows\.json"):
         reports.read_back(tmp_path)
+
+
+def test_a_value_that_is_no_number_is_still_one_when_a_folder_is_read_back(tmp_path):
+    rows = [{**row, "value": math.nan} if row["seed"] == 0 and "value" in row else row for row in example.rows()]
+    reports.write_all(rows, example.header(), tmp_path)
+    told = (tmp_path / "table.md").read_text()
+    assert "nan" in told
+    back, header = reports.read_back(tmp_path)
+    assert [row for row in back if "value" not in row] == [row for row in rows if "value" not in row]
+    assert (
+        reports.texts_of(back, header)["table.md"] == told
+    )  # the seed is not dropped: n stays, and the mean is no number

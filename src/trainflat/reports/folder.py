@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -101,7 +102,14 @@ def read_back(folder: str | Path) -> tuple[list[Row], Header]:
     rows, header = (_json(Path(folder) / name) for name in ("rows.json", "run.json"))
     if not isinstance(rows, list) or not isinstance(header, dict):
         raise ValueError(f"{folder} holds no results of ours: rows.json must be a list and run.json a table")
-    return rows, header
+    return [_measured(row) for row in rows], header
+
+
+def _measured(row: Any) -> Any:
+    """A row whose value is null was measured, and is no number; where nothing was measured there is no value at all."""
+    if isinstance(row, dict) and "metric" in row and row.get("value", "") is None:
+        return {**row, "value": math.nan}
+    return row
 
 
 def _json(path: Path) -> Any:
