@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from trainflat import flat
@@ -99,6 +101,41 @@ def test_a_mistake_is_found_while_planning(recipe, old, new, sentence):
     with pytest.raises((ValueError, LookupError)) as caught:
         planning.plan(recipe(old, new))
     assert sentence in str(caught.value)
+
+
+OWN = """
+from dataclasses import dataclass
+from trainflat.experiments.resolve import parent
+
+@dataclass(frozen=True, kw_only=True)
+class {name}:
+    VERSION = 1
+    model: str = parent()
+    def run(self, work):
+        return []
+
+@dataclass(frozen=True)
+class Empty:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "sentence"),
+    [
+        ("OneShot", ["own_one:OneShot"], "called like a stage of trainflat.experiments.stages.oneshot"),
+        ("Probe", ["own_one:Probe", "own_two:Probe"], "own_two:Probe is called like a stage of own_one"),
+        ("Bare", ["own_one:Empty"], "with VERSION and run"),
+    ],
+)
+def test_a_stage_of_ones_own_has_a_name_of_its_own(recipe, tmp_path, monkeypatch, name, kinds, sentence):
+    for module in ("own_one", "own_two"):
+        (tmp_path / f"{module}.py").write_text(OWN.format(name=name))
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tables = [f'[stage.own-{i}]\nkind = "{kind}"\nmodel = "retrain"\n' for i, kind in enumerate(kinds)]
+    with pytest.raises(ValueError, match=sentence):
+        planning.plan(recipe("[sweep]", "".join(tables) + "[sweep]"))
 
 
 @pytest.mark.parametrize("name", ["swa", "ema", "Loss", "barrier", "cka", "trace", "compose"])

@@ -65,6 +65,7 @@ def plan(
     """
     tables = recipe.document["stage"]
     kinds = {name: _kind(recipe.name, name, table["kind"]) for name, table in tables.items()}
+    _check_kinds(recipe.name, kinds)
     fields = {name: {f.name: _default(f) for f in _keys(kind).values()} for name, kind in kinds.items()}
     for key in recipe.document.get("defaults", {}):
         if not any(key in known for known in fields.values()):
@@ -129,11 +130,24 @@ def _kind(recipe: str, name: str, kind: str) -> type:
         found = find(kind, (stages.__name__,))
     except LookupError as error:
         raise LookupError(f"[stage.{name}] of {recipe}: {error}") from error
-    if not (dataclasses.is_dataclass(found) and isinstance(found, type)):
+    if not (dataclasses.is_dataclass(found) and isinstance(found, type) and {"VERSION", "run"} <= {*dir(found)}):
         raise ValueError(
-            f"[stage.{name}] of {recipe}: {kind!r} is not a stage; a stage is a frozen dataclass with run(work)"
+            f"[stage.{name}] of {recipe}: {kind!r} is not a stage; a stage is a frozen dataclass with VERSION and run(work)"
         )
     return found
+
+
+def _check_kinds(recipe: str, kinds: Mapping[str, type]) -> None:
+    """No two stages by one name: a result is known by its stage's name, so one would be taken for the other's."""
+    shipped = [getattr(stages, name) for name in stages.__all__ if name in {kind.__name__ for kind in kinds.values()}]
+    known: dict[str, type] = {kind.__name__: kind for kind in shipped}
+    for name, kind in kinds.items():
+        other = known.setdefault(kind.__name__, kind)
+        if other is not kind:
+            raise ValueError(
+                f"[stage.{name}] of {recipe}: {kind.__module__}:{kind.__name__} is called like a stage of {other.__module__}, "
+                f"whose results would be taken for its own; give the class another name"
+            )
 
 
 def _parse(
