@@ -17,6 +17,7 @@ import pytest
 
 from trainflat import cli
 from trainflat.experiments.recipe import read, shipped
+from trainflat.experiments.store import Store
 
 RECIPE = """# A trial.
 name = "trial"
@@ -80,6 +81,21 @@ def test_json_is_one_document_on_standard_output(trainflat):
     assert json.loads(trainflat("report", "trial", "--json")[1])["rows"] == document["rows"]
     key = document["rows"][0]["key"]
     assert json.loads(trainflat("show", key, "--json")[1])["key"] == key
+    assert json.loads(trainflat("show", "trial.toml", "--json")[1]) == {"recipe": "trial.toml", "text": RECIPE}
+
+
+def test_json_of_a_run_that_does_not_wait_has_the_rows_so_far(trainflat, tmp_path):
+    pruned = next(
+        stage["key"]
+        for stage in json.loads(trainflat("plan", "trial.toml", "--json")[1])["stages"]
+        if stage["stage"] == "oneshot"
+    )
+    with Store(tmp_path / ".trainflat").lock(pruned, wait=False) as ours:
+        assert ours
+        code, out, err = trainflat("run", "trial.toml", "--no-wait", "--json")
+    assert (code, "at work in other runs" in err) == (0, True)
+    document = json.loads(out)
+    assert (len(document["rows"]), document["report"]) == (3, None)
 
 
 def test_seeds_and_overrides_are_obeyed(trainflat):
@@ -121,6 +137,7 @@ def test_list_show_and_copy_serve_the_shipped_recipes(trainflat, tmp_path):
         (["run", "trial.toml", "--bogus"], "bogus"),
         (["run", "trial.toml", "--on", "slurm"], "--on takes ray"),
         (["run", "trial.toml", "--set", "train.gpus=1.5"], "gpus must be 0"),
+        (["plan", "trial.toml", "--slurm", "--json"], "ask for one of them"),
         (["report", "trial"], "run it first"),
         (["show", "nothing"], "there is no recipe 'nothing'"),
         (["export", "nowhere"], "there is no folder nowhere"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 
 import pytest
 
-from trainflat.cli.printing import print_table
+from trainflat.cli.printing import print_json, print_table
 
 WIDE = [["stale_cram", *["−15.0 [−50.3, 6.5]"] * columns] for columns in (2, 9)]
 
@@ -25,3 +27,10 @@ def test_what_looks_like_markup_is_printed_as_it_is(capsys):
     print_table("[bold] title", ["[x]"], [["a [b, c]"]], note="[dim]")
     out = capsys.readouterr().out
     assert all(text in out for text in ("[bold] title", "[x]", "a [b, c]", "[dim]"))
+
+
+def test_json_says_null_for_what_is_no_number(capsys):
+    print_json({"rows": [{"value": math.nan}, {"value": 0.5}, math.inf, "NaN"]})
+    out = capsys.readouterr().out
+    no_json = lambda name: pytest.fail(f"{name} is not JSON")
+    assert json.loads(out, parse_constant=no_json) == {"rows": [{"value": None}, {"value": 0.5}, None, "NaN"]}

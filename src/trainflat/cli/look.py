@@ -27,10 +27,11 @@ def show(
     from trainflat.experiments.store import Store
 
     found = Store(store).find(what)
-    if found is None:
-        print(locate(what).read_text(encoding="utf-8"), end="")
-    elif as_json:
-        print_json(found)
+    text = locate(what).read_text(encoding="utf-8") if found is None else ""
+    if as_json:
+        print_json(found or {"recipe": what, "text": text})
+    elif found is None:
+        print(text, end="")
     else:
         from rich.console import Console
 

@@ -44,6 +44,8 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Check a recipe, or a whole study, and say what is cached, what would run and how long, without running anything."""
+    if slurm and as_json:
+        raise ValueError("--slurm prints a script and --json a document; ask for one of them")
     from trainflat.experiments.recipe import group
     from trainflat.experiments.resolve import sentence
 

@@ -12,8 +12,9 @@ __all__ = ["print_json", "print_table"]
 
 
 def print_json(document: Any) -> None:
-    """The whole of standard output, for another program."""
-    print(json.dumps(document, indent=1))
+    """The whole of standard output, for another program; null for a number that JSON cannot say (not a number, infinity)."""
+    plain = json.loads(json.dumps(document), parse_constant=lambda name: None)
+    print(json.dumps(plain, indent=1))
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:

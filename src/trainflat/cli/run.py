@@ -20,6 +20,7 @@ from trainflat.cli.options import (
     Smoke,
     StorePath,
 )
+from trainflat.cli.printing import print_json
 from trainflat.cli.report import report_run
 
 __all__ = ["run"]
@@ -67,5 +68,8 @@ def run(
             runner.run(planned, kept, say=say, device=device, wait=wait, **about)
     if not wait and any(kept.done(job.key) is None for job in planned.jobs):
         print("All that is left is at work in other runs; the last one writes the report.", file=sys.stderr)
+        if as_json:
+            name = planned.recipe.name
+            print_json({"recipe": name, "rows": kept.rows(kept.read_run(name)), "report": None})
         return
     report_run(kept, planned.recipe.name, as_json)
