@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -253,3 +256,38 @@ def test_what_cannot_be_is_told_while_planning(ran, toml, said):
     with pytest.raises(ValueError) as error:
         ran(IMP + '[stage.x]\nkind = "Finetune"\n[stage.wrong]\n' + toml)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, torch.tensor, float, int])
+def test_a_metric_may_be_any_number(ran, monkeypatch, number):
+    monkeypatch.setattr("mylab.Blobs.evaluate", lambda self, model: {"accuracy": number(1.0), "loss": number(2.0)})
+    document, *_ = ran('[stage.train]\nkind = "Finetune"\nkeep = "best"')["train"]
+    assert document["rows"][0]["metrics"] == {"accuracy": 1.0, "loss": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "gave {}; it gives numbers by name"),
+        (0.5, "gave 0.5; it gives numbers by name"),
+        ({"accuracy": None}, "it gives numbers by name"),
+        (
+            {"perplexity": 7.25, "accuracy": 0.5},
+            "perplexity = 7.25; put one first that is in [-1, 1], the higher the better",
+        ),
+    ],
+)
+def test_what_is_no_metric_is_told_as_the_task_gave_it(ran, monkeypatch, given, said):
+    monkeypatch.setattr("mylab.Blobs.evaluate", lambda self, model: given)
+    with pytest.raises(ValueError, match="the task 'blobs'.*" + re.escape(said)):
+        ran('[stage.train]\nkind = "Finetune"')
+
+
+def test_a_score_that_is_no_number_is_not_the_best(ran, monkeypatch):
+    scores = iter([math.nan, 0.5, 0.25, math.nan, 1.0])
+    kept = []
+    monkeypatch.setattr("mylab.Blobs.evaluate", lambda self, model: {"accuracy": next(scores)})
+    monkeypatch.setattr(train, "save_weights", lambda path, model: kept.append(path.name))
+    monkeypatch.setattr(train, "load_weights", lambda path, model: kept.append("back"))
+    ran('[stage.train]\nkind = "Finetune"\nkeep = "best"\nepochs = 4', **{"train.steps": 48})
+    assert kept == ["best.safetensors", "best.safetensors", "back", "model.safetensors"]

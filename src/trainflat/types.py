@@ -96,7 +96,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """The metrics on held-out data; the first entry is the main one, in [0, 1] or [-1, 1]."""
+        """The metrics on held-out data; the first is the main one, in [0, 1] or [-1, 1], the higher the better."""
         ...
 
     def held_out_batches(self, first: int | None = None) -> Iterable[Batch]:

@@ -29,6 +29,7 @@ __all__ = [
 
 M = TypeVar("M", bound=nn.Module)
 SCRATCH = ("state.safetensors", "best.safetensors", "round.safetensors", "particles.safetensors")
+ROUNDING = 1e-6  # by which a correlation may lie above 1
 TASKS = ("trainflat.tasks", "trainflat.hf")
 
 
@@ -133,7 +134,8 @@ def listed(levels: Sequence[float]) -> str:
 
 
 def point(task: Any, metrics: Mapping[str, float], **about: Any) -> dict[str, Any]:
-    """A row: one measured point, with the main metric under ``value``."""
+    """A row: one measured point, with the main metric under ``value``; see `scored`."""
+    metrics = scored(task, metrics)
     metric, value = next(iter(metrics.items()))
     row = {
         "task": task.name,
@@ -142,7 +144,35 @@ def point(task: Any, metrics: Mapping[str, float], **about: Any) -> dict[str, An
         "official": getattr(task, "official", None),
         "metric": metric,
         "value": value,
-        "metrics": dict(metrics),
+        "metrics": metrics,
         **about,
     }
     return {key: item for key, item in row.items() if item is not None}
+
+
+def scored(task: Any, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What ``task.evaluate`` gave, as plain floats. The main metric, the first, may be NaN of a model that has diverged.
+
+    Raises:
+        ValueError: If it is no table of numbers, or the main metric is not in [-1, 1]: reports take it times 100 and the higher
+            for the better, which a loss or an error is not.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> scored(SimpleNamespace(name="mine"), {"loss": torch.tensor(1.5), "accuracy": torch.tensor(0.75)})
+        Traceback (most recent call last):
+        ValueError: the main metric of the task 'mine' is loss = 1.5; put one first that is in [-1, 1], the higher the better
+    """
+    try:
+        found = {str(name): float(value) for name, value in metrics.items()}
+        metric, value = next(iter(found.items()))
+    except (AttributeError, TypeError, ValueError, StopIteration) as error:
+        raise ValueError(
+            f"evaluate of the task {task.name!r} gave {metrics!r}; it gives numbers by name, such as {{'accuracy': 0.9}}"
+        ) from error
+    if abs(value) > 1 + ROUNDING:
+        raise ValueError(
+            f"the main metric of the task {task.name!r} is {metric} = {value:.4g}; "
+            f"put one first that is in [-1, 1], the higher the better"
+        )
+    return found

@@ -12,7 +12,7 @@ from torch import nn
 
 from trainflat import train
 from trainflat.experiments.resolve import Spec, build, component
-from trainflat.experiments.work import TASKS, Interrupted, Work
+from trainflat.experiments.work import TASKS, Interrupted, Work, scored
 from trainflat.flat.averages import last
 from trainflat.train.objectives import cross_entropy
 from trainflat.types import Average, Objective, Schedule
@@ -126,8 +126,8 @@ class Training:
             memo["passes"] += step.passes
             memo["seconds"] = before + time.monotonic() - began
             if self.keep == "best" and (finished % steps_per_epoch == 0 or finished == steps) and reached():
-                score = next(iter(task.evaluate(model).values()))
-                if memo["best"] is None or score > memo["best"]:
+                score = next(iter(scored(task, task.evaluate(model)).values()))
+                if memo["best"] is None or score > memo["best"] or math.isnan(memo["best"]):
                     memo["best"] = score
                     train.save_weights(best_path, whole)
             now = {"loss": step.loss, **_ascent(gradient), "round": round}
