@@ -81,6 +81,7 @@ def test_parents_come_before_their_children(recipe):
         ("rounds = 2", 'rounds = 2\nprecision = "fp16"', "precision must be 'fp32' or 'bf16', got 'fp16'"),
         ("steps = 6", "setps = 6", "did you mean 'steps'"),
         ("steps = 6", "steps = 0", "steps must be at least 1"),
+        ("steps = 6", "epochs = inf", "epochs must be a number above 0, got inf"),
         ('"mylab:blobs"', '"digitz"', "did you mean 'digits'"),
         ('"mylab:blobs"', '"mylab:blob"', "was not found"),
         ('"mylab:blobs"', '{ name = "mylab:blobs", batchsize = 3 }', "did you mean 'batch_size'"),

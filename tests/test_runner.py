@@ -16,6 +16,7 @@ from trainflat import train
 from trainflat.experiments import plan as planning
 from trainflat.experiments import runner, work
 from trainflat.experiments.recipe import read
+from trainflat.experiments.stages import Imp, OneShot
 from trainflat.experiments.store import Store
 from trainflat.experiments.work import Interrupted
 
@@ -186,6 +187,36 @@ def test_a_failing_stage_stops_only_those_that_build_on_it(planned, tmp_path):
         runner.run(exploding, store, say=heard)
     assert heard.stages("failed") == ["train"]
     assert heard.stages("finished") == ["imp", "retrain"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (None, "it gave NoneType"),
+        ({"task": "blobs"}, "it gave dict"),
+        (["row"], "not all of it are tables"),
+        ([{"value": {1}}], "Object of type set is not JSON serializable"),
+    ],
+)
+def test_what_is_no_list_of_rows_is_told_and_not_kept(planned, tmp_path, monkeypatch, rows, why):
+    monkeypatch.setattr(OneShot, "run", lambda self, work: rows)
+    plan, store = planned(), Store(tmp_path / "store")
+    with pytest.raises(TypeError, match=f"run of the stage OneShot gives a list of rows.*; {why}$"):
+        runner.run(plan, store)
+    assert [store.done(job.key) is None for job in plan.jobs] == [job.name == "oneshot" for job in plan.jobs]
+
+
+def test_what_fails_for_every_seed_alike_is_said_once(planned, tmp_path, monkeypatch):
+    monkeypatch.setattr(OneShot, "run", lambda self, work: None)
+    monkeypatch.setattr(Imp, "run", lambda self, work: None)
+    plan = planned()
+    plan = planning.plan(plan.recipe, seeds=[0, 1])
+    with pytest.raises(RuntimeError) as caught:
+        runner.run(plan, Store(tmp_path / "store"))
+    assert [said.split(" gives")[0] for said in str(caught.value).split("NoneType")[:-1]] == [
+        "run of the stage OneShot",
+        "; run of the stage Imp",
+    ]
 
 
 def test_a_run_that_need_not_wait_leaves_when_all_that_is_left_is_at_work_elsewhere(planned, tmp_path):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import signal
 import threading
@@ -113,7 +114,8 @@ def _run_all(jobs: Sequence[Job], store: Store, say: Say, settings: Settings, wa
             time.sleep(pause)
         left = put_off
     if errors := [error for error in failed.values() if error]:
-        raise errors[0] if len(errors) == 1 else RuntimeError("; ".join(map(sentence, errors))) from errors[0]
+        said = dict.fromkeys(map(sentence, errors))
+        raise errors[0] if len(errors) == 1 else RuntimeError("; ".join(said)) from errors[0]
 
 
 def _ready(job: Job, store: Store) -> bool:
@@ -159,7 +161,7 @@ def _compute(job: Job, store: Store, say: Say, settings: Settings) -> dict[str, 
         stop=settings.stop,
     )
     began = time.monotonic()
-    rows = job.stage.run(work)
+    rows = _checked(job.kind, job.stage.run(work))
     document = {
         "kind": job.kind,
         "rows": rows,
@@ -171,6 +173,21 @@ def _compute(job: Job, store: Store, say: Say, settings: Settings) -> dict[str, 
     say("finished", job, document)
     work.forget()
     return document
+
+
+def _checked(kind: str, rows: Any) -> list[dict[str, Any]]:
+    """What a stage gave, if it can be written and read back."""
+    try:
+        if not isinstance(rows, (list, tuple)):
+            why = f"it gave {type(rows).__name__}"
+        elif not all(isinstance(row, dict) for row in rows):
+            why = "not all of it are tables"
+        else:
+            json.dumps(rows)
+            return list(rows)
+    except (TypeError, ValueError) as error:
+        why = sentence(error)
+    raise TypeError(f"run of the stage {kind} gives a list of rows, tables of numbers, text and lists; {why}")
 
 
 def _parent(store: Store, job: Job) -> Parent:
