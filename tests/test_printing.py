@@ -23,6 +23,15 @@ def test_an_interval_is_in_one_line_beside_its_value_or_below_it(row, lines, cap
     assert max(map(len, out)) <= 160
 
 
+def test_names_that_begin_alike_stay_apart_where_it_is_narrow(capsys):
+    names = ["mylab.flat:noisy(sigma=0.05)", "mylab.flat:noisy(sigma=0.10)"]
+    print_table(
+        "A table", ["rule", *["−15.0 [−50.3, 6.5]"] * 9], [[name, *["−15.0 [−50.3, 6.5]"] * 9] for name in names]
+    )
+    cells = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert "".join(cells) == "".join(names)
+
+
 def test_what_looks_like_markup_is_printed_as_it_is(capsys):
     print_table("[bold] title", ["[x]"], [["a [b, c]"]], note="[dim]")
     out = capsys.readouterr().out

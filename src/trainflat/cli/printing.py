@@ -24,11 +24,12 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     """
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     for before_interval in (" [", "\n["):
-        table = Table(*map(escape, header), header_style="bold")
+        columns = (Column(escape(name), overflow="fold") for name in header)  # a long name whole, not cut to another's
+        table = Table(*columns, header_style="bold")
         for row in rows:
             table.add_row(*(escape(re.sub(r" \[(?=[−\d])", before_interval, cell)) for cell in row))
         if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
