@@ -150,6 +150,13 @@ def test_a_package_that_is_not_there_is_an_attribute_error_with_the_list(name):
         getattr(trainflat, name)
 
 
+@pytest.mark.parametrize("package", ["experiments", "reports"])
+def test_what_a_package_names_as_public_can_be_had_from_it(package):
+    code = f"from trainflat import {package} as it; print([name for name in it.__all__ if not hasattr(it, name)])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_module_says_what_it_is_and_what_is_public():
     silent = []
     for path in FILES:
