@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import random
@@ -14,7 +15,7 @@ import pytest
 
 from trainflat import train
 from trainflat.experiments import plan as planning
-from trainflat.experiments import runner, work
+from trainflat.experiments import progress, runner, work
 from trainflat.experiments.recipe import read
 from trainflat.experiments.stages import Imp, OneShot
 from trainflat.experiments.store import Store
@@ -187,6 +188,26 @@ def test_a_failing_stage_stops_only_those_that_build_on_it(planned, tmp_path):
         runner.run(exploding, store, say=heard)
     assert heard.stages("failed") == ["train"]
     assert heard.stages("finished") == ["imp", "retrain"]
+
+
+def test_what_was_run_before_a_module_of_ones_own_was_edited_says_so(tmp_path, monkeypatch):
+    mine = tmp_path / "mine.py"
+    mine.write_text((Path(__file__).parent / "plugins" / "mylab.py").read_text())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "trial.toml").write_text(RECIPE.replace('"mylab:blobs"', '"mine:blobs"'))
+    plan, store = planning.plan(read(str(tmp_path / "trial.toml"))), Store(tmp_path / "store")
+
+    def said() -> list[str]:
+        out = io.StringIO()
+        with progress.shown(plan, to=out) as say:
+            runner.run(plan, store, say=say)
+        return [line for line in out.getvalue().splitlines() if "edited" in line]
+
+    assert said() == said() == []
+    mine.write_text(mine.read_text() + "# another thought\n")
+    train, imp, retrain = (next(job for job in plan.jobs if job.name == name) for name in ("train", "imp", "retrain"))
+    edited = [f"(before mine was edited; to run it again delete stages/{job.key})" for job in (train, imp, retrain)]
+    assert all(told in line for told, line in zip(edited, said(), strict=True))
 
 
 @pytest.mark.parametrize(

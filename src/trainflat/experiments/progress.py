@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
 from trainflat.experiments.plan import Job, Plan
+from trainflat.experiments.provenance import sources
 from trainflat.experiments.runner import Say
 
 __all__ = ["shown"]
@@ -60,7 +61,7 @@ class _Lines:
 
     def __call__(self, event: str, job: Job, about: dict[str, Any]) -> None:
         if event in ("cached", "finished"):
-            took = "cached" if event == "cached" else f"{about['seconds']:.1f} s"
+            took = f"cached{_edited(job, about)}" if event == "cached" else f"{about['seconds']:.1f} s"
             self.counted("=" if event == "cached" else "+", job, f"{took}  {_result(about)}")
         elif event == "failed":
             self.counted("!", job, f"failed: {about['why']}")
@@ -149,6 +150,13 @@ def _about(event: dict[str, Any]) -> str:
     if "times" in event:
         said.append(f"{event['times']:.2f} x a plain step")
     return " ".join(said)
+
+
+def _edited(job: Job, document: dict[str, Any]) -> str:
+    """What has been edited since a stage was run, of the modules that are somebody's own; and the way out."""
+    was, now = document.get("sources", {}), sources(job.stage, job.settings)
+    edited = [module for module in was if now.get(module) != was[module]]
+    return f" (before {', '.join(edited)} was edited; to run it again delete stages/{job.key})" if edited else ""
 
 
 def _result(document: dict[str, Any]) -> str:

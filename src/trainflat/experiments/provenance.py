@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["environment", "now"]
+from trainflat.experiments.resolve import find
+
+__all__ = ["environment", "now", "sources"]
 
 PACKAGES = ("trainflat", "torch", "numpy", "scikit-learn", "safetensors", "tokenizers", "transformers", "datasets")
 
@@ -38,6 +42,21 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads() if torch else None,
         "packages": versions,
         "commit": _commit(),
+    }
+
+
+def sources(stage: Any, settings: Mapping[str, Any]) -> dict[str, str]:
+    """The modules that are somebody's own behind a stage and what its settings name, with twelve digits of their files' SHA-256.
+
+    A result is found again by names and values. That the code behind a name has changed since can only be said.
+    """
+    names = [of["name"] for of in settings.values() if isinstance(of, Mapping) and ":" in str(of.get("name"))]
+    own = {type(stage).__module__, *(getattr(find(name, ()), "__module__", "") for name in names)}
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(own)}
+    return {
+        name: hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]
+        for name, file in files.items()
+        if file and Path(file).is_file() and not name.startswith("trainflat.")
     }
 
 

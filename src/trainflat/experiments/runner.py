@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from trainflat.experiments.plan import Job, Plan
-from trainflat.experiments.provenance import environment, now
+from trainflat.experiments.provenance import environment, now, sources
 from trainflat.experiments.resolve import sentence
 from trainflat.experiments.store import Store, canonical, write_json
 from trainflat.experiments.work import Interrupted, Parent, Work
@@ -168,6 +168,7 @@ def _compute(job: Job, store: Store, say: Say, settings: Settings) -> dict[str, 
         "seconds": round(time.monotonic() - began, 3),
         "finished": now(),
         "environment": environment(),
+        "sources": sources(job.stage, job.settings),
     }
     document = store.finish(job.key, document)
     say("finished", job, document)
