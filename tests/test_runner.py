@@ -7,6 +7,8 @@ import io
 import multiprocessing
 import os
 import random
+import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -294,6 +296,21 @@ def test_a_damaged_state_is_a_sentence_that_names_the_file(planned, tmp_path):
     (store.folder(plan.jobs[0].key) / "state.safetensors").write_bytes(b"not a state")
     with pytest.raises(ValueError, match=r"state.safetensors is damaged .*delete it"):
         runner.run(plan, store)
+
+
+@pytest.mark.parametrize(("name", "size"), [("model", None), ("model", 50), ("ticket", None)])
+def test_what_is_missing_of_a_finished_stage_is_told_with_the_way_to_have_it_again(planned, tmp_path, name, size):
+    plan, store = planned(), Store(tmp_path / "store")
+    runner.run(plan, store)
+    train, oneshot, imp, retrain = plan.jobs
+    parent, child = (train, oneshot) if name == "model" else (imp, retrain)
+    path = store.folder(parent.key) / f"{name}.safetensors"
+    path.write_bytes(path.read_bytes()[:size]) if size else path.unlink()
+    shutil.rmtree(store.folder(child.key))
+    with pytest.raises(ValueError, match=re.escape(f"; delete the folder {path.parent} to compute this stage again")):
+        runner.run(plan, store)
+    shutil.rmtree(path.parent)
+    runner.run(plan, store)
 
 
 def test_an_unknown_device_is_a_sentence(planned, tmp_path):

@@ -55,7 +55,7 @@ class Parent:
         levels = self.stage.tickets()
         found = len(levels) - 1 if at is None else nearest(at, levels)
         assert found is not None
-        return self.folder / (ticket_file(levels[found]) if found < len(levels) - 1 else "ticket.safetensors")
+        return self._file(ticket_file(levels[found]) if found < len(levels) - 1 else "ticket.safetensors")
 
     def task(self) -> Any:
         """The task that the stage was about."""
@@ -63,12 +63,27 @@ class Parent:
 
     def model(self, seed: int) -> nn.Module:
         """The model that the stage left behind, shrunk if the stage shrank it."""
-        tensors, header = read(self.folder / "model.safetensors")
+        path = self._file("model.safetensors")
+        try:
+            tensors, header = read(path)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged; {self._again}") from error
         model = self.task().model(seed)
         if "small" in header:
             compress.carve(model, compress.structure(model), compress.Shape.of(header["small"]))
         train.restore(model, tensors)
         return model
+
+    def _file(self, name: str) -> Path:
+        """One of its files, which it has had since it was finished."""
+        path = self.folder / name
+        if not path.is_file():
+            raise ValueError(f"{path} is not there any more; {self._again}")
+        return path
+
+    @property
+    def _again(self) -> str:
+        return f"delete the folder {self.folder} to compute this stage again"
 
 
 @dataclass(frozen=True)
