@@ -49,6 +49,23 @@ def test_compressibility_equals_a_fine_search_along_the_curve():
         assert found == pytest.approx(brute(curve, 0.89), abs=2e-5)
 
 
+def test_what_is_kept_is_of_the_sparsities_that_all_arms_have():
+    rows = list(made(arms=2))
+    short = [row for row in rows if row["arm"]["rule"] == "Adam" or row["sparsity"] != 0.8]
+    assert family.kept(short, "digits", "Adam") == family.kept(
+        [row for row in rows if row["sparsity"] != 0.8], "digits", "Adam"
+    )
+    assert family.kept(short, "digits", "SAM") == {s: pytest.approx(0.9 + s / 1000 - 0.4 / 33) for s in (0, 1, 2)}
+    assert family.table(short, "digits").note.endswith("kept is of those that all have.")
+    near = [{**row, "sparsity": row["sparsity"] + 0.004} if row["arm"]["rule"] == "SAM" else row for row in rows]
+    assert family.kept(near, "digits", "Adam") == family.kept(rows, "digits", "Adam")
+    assert family.table(rows, "digits").note.endswith("for multiplicity.")
+    apart = [
+        row for row in rows if not row["sparsity"] or (row["arm"]["rule"] == "Adam") == (row["sparsity"] in (0.2, 0.4))
+    ]
+    assert (family.kept(apart, "digits", "SAM"), family.table(apart, "digits")) == ({}, None)
+
+
 def test_it_is_measured_against_the_dense_reference_of_the_same_seed():
     data = results(list(made()))
     found = reach.compressibility(data, "digits", "rule 4")

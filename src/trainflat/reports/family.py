@@ -37,6 +37,9 @@ NOTE = (
     "Passes are forward-backward passes over a batch, beside {first}’s. The other differences are paired over seeds, their "
     "intervals Student’s t. All are at 95 %, none is corrected for multiplicity."
 )
+SOME = " Not all arms were measured at the same sparsities: kept is of those that all have."
+NEARBY = 0.01
+"""Between two sparsities that are taken for one: of one number asked for, models of different sizes come near, not there."""
 
 
 def is_family(rows: Iterable[Row] | Results) -> bool:
@@ -48,12 +51,23 @@ def is_family(rows: Iterable[Row] | Results) -> bool:
 def kept(rows: Iterable[Row] | Results, task: str, arm: str) -> dict[Any, float]:
     """By seed, the metric's mean over all measured sparsities of its curve: steadier than the place where it crosses a line.
 
-    A seed counts if it was measured at every sparsity at which the arm was.
+    A sparsity counts if all arms with such a curve were measured there or nearby, a seed if it was at all that count.
     """
     data = results(rows)
-    curve = [v for s in data.sparsities(task, VARIANT) if (v := data.values(task, arm, VARIANT, s))]
+    curve = [data.values(task, arm, VARIANT, s) for s in _shared(data, task, arm, VARIANT)]
     seeds = [seed for seed in curve[0] if all(seed in of for of in curve)] if curve else []
     return {seed: summary(of[seed] for of in curve).mean for seed in seeds}
+
+
+def _measured(data: Results, task: str, arm: str, variant: str) -> list[float]:
+    return [s for s in data.sparsities(task, variant) if data.values(task, arm, variant, s)]
+
+
+def _shared(data: Results, task: str, arm: str, variant: str) -> list[float]:
+    """The sparsities at which an arm was measured and the others were, too, or nearby."""
+    curves = [_measured(data, task, one, variant) for one in data.arms]
+    nearby = lambda s, curve: any(abs(s - other) < NEARBY for other in curve)
+    return [s for s in _measured(data, task, arm, variant) if all(nearby(s, curve) for curve in curves if curve)]
 
 
 def ranked(rows: Iterable[Row] | Results, task: str) -> list[str]:
@@ -121,11 +135,14 @@ def table(rows: Iterable[Row] | Results, task: str) -> Table | None:
         after = data.values(task, arm, int8, 0.0) if int8 else {}
         changes = [after[seed] - dense[seed] for seed in after if seed in dense]
         lines.append((*line, plus_minus(changes, signed, points) if changes else MISSING))
+    if not lines:
+        return None
     seeds = "–".join(map(str, sorted({min(counts), max(counts)})))
     against = (f"− {first}", f"− {second}")
     header = (axis(data), "passes", "dense", f"− {first}", "kept", *against, "pruned by", *against, "int8 − dense")
     title = f"Cost and compressibility; {data.metric(task)} in points and sparsities in %, n = {seeds} seeds"
-    return Table(title, header, tuple(lines), task, note=NOTE.format(first=first))
+    some = any(_measured(data, task, arm, VARIANT) != _shared(data, task, arm, VARIANT) for arm in data.arms)
+    return Table(title, header, tuple(lines), task, note=NOTE.format(first=first) + SOME * some)
 
 
 def _share(far: Reach, said: str) -> str:
