@@ -59,15 +59,17 @@ def kept(rows: Iterable[Row] | Results, task: str, arm: str) -> dict[Any, float]
     return {seed: summary(of[seed] for of in curve).mean for seed in seeds}
 
 
-def _measured(data: Results, task: str, arm: str, variant: str) -> list[float]:
-    return [s for s in data.sparsities(task, variant) if data.values(task, arm, variant, s)]
+def _curves(data: Results, task: str, variant: str) -> dict[str, list[float]]:
+    """By arm, the sparsities at which it was measured."""
+    grid = data.sparsities(task, variant)
+    return {arm: [s for s in grid if data.values(task, arm, variant, s)] for arm in data.arms}
 
 
 def _shared(data: Results, task: str, arm: str, variant: str) -> list[float]:
     """The sparsities at which an arm was measured and the others were, too, or nearby."""
-    curves = [_measured(data, task, one, variant) for one in data.arms]
+    curves = _curves(data, task, variant)
     nearby = lambda s, curve: any(abs(s - other) < NEARBY for other in curve)
-    return [s for s in _measured(data, task, arm, variant) if all(nearby(s, curve) for curve in curves if curve)]
+    return [s for s in curves[arm] if all(nearby(s, curve) for curve in curves.values() if curve)]
 
 
 def ranked(rows: Iterable[Row] | Results, task: str) -> list[str]:
@@ -141,7 +143,7 @@ def table(rows: Iterable[Row] | Results, task: str) -> Table | None:
     against = (f"− {first}", f"− {second}")
     header = (axis(data), "passes", "dense", f"− {first}", "kept", *against, "pruned by", *against, "int8 − dense")
     title = f"Cost and compressibility; {data.metric(task)} in points and sparsities in %, n = {seeds} seeds"
-    some = any(_measured(data, task, arm, VARIANT) != _shared(data, task, arm, VARIANT) for arm in data.arms)
+    some = any(_shared(data, task, arm, VARIANT) != curve for arm, curve in _curves(data, task, VARIANT).items())
     return Table(title, header, tuple(lines), task, note=NOTE.format(first=first) + SOME * some)
 
 
