@@ -208,6 +208,11 @@ def test_a_swept_axis_can_be_replaced(recipe):
     assert {point["arm"]["find.gradient"] for point in planned.points} == {"plain"}
 
 
+def test_a_small_size_that_is_not_there_is_told(recipe):
+    with pytest.raises(ValueError, match=r"trial has no \[smoke\]; write its small size there"):
+        planning.plan(recipe(), smoke=True)
+
+
 @pytest.mark.parametrize(
     "axes",
     [

@@ -63,6 +63,8 @@ def plan(
     Raises:
         ValueError, LookupError: For any unknown name, keyword or field and any value that cannot be, naming the near miss.
     """
+    if smoke and "smoke" not in recipe.document:
+        raise ValueError(f"{recipe.name} has no [smoke]; write its small size there, such as steps = 4 and seeds = [0]")
     tables = recipe.document["stage"]
     kinds = {name: _kind(recipe.name, name, table["kind"]) for name, table in tables.items()}
     _check_kinds(recipe.name, kinds)
