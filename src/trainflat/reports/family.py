@@ -54,20 +54,20 @@ def kept(rows: Iterable[Row] | Results, task: str, arm: str) -> dict[Any, float]
     A sparsity counts if all arms with such a curve were measured there or nearby, a seed if it was at all that count.
     """
     data = results(rows)
-    curve = [data.values(task, arm, VARIANT, s) for s in _shared(data, task, arm, VARIANT)]
+    curve = [data.values(task, arm, VARIANT, s) for s in _shared(data, task, arm)]
     seeds = [seed for seed in curve[0] if all(seed in of for of in curve)] if curve else []
     return {seed: summary(of[seed] for of in curve).mean for seed in seeds}
 
 
-def _curves(data: Results, task: str, variant: str) -> dict[str, list[float]]:
+def _curves(data: Results, task: str) -> dict[str, list[float]]:
     """By arm, the sparsities at which it was measured."""
-    grid = data.sparsities(task, variant)
-    return {arm: [s for s in grid if data.values(task, arm, variant, s)] for arm in data.arms}
+    grid = data.sparsities(task, VARIANT)
+    return {arm: [s for s in grid if data.values(task, arm, VARIANT, s)] for arm in data.arms}
 
 
-def _shared(data: Results, task: str, arm: str, variant: str) -> list[float]:
+def _shared(data: Results, task: str, arm: str) -> list[float]:
     """The sparsities at which an arm was measured and the others were, too, or nearby."""
-    curves = _curves(data, task, variant)
+    curves = _curves(data, task)
     nearby = lambda s, curve: any(abs(s - other) < NEARBY for other in curve)
     return [s for s in curves[arm] if all(nearby(s, curve) for curve in curves.values() if curve)]
 
@@ -143,7 +143,7 @@ def table(rows: Iterable[Row] | Results, task: str) -> Table | None:
     against = (f"− {first}", f"− {second}")
     header = (axis(data), "passes", "dense", f"− {first}", "kept", *against, "pruned by", *against, "int8 − dense")
     title = f"Cost and compressibility; {data.metric(task)} in points and sparsities in %, n = {seeds} seeds"
-    some = any(_shared(data, task, arm, VARIANT) != curve for arm, curve in _curves(data, task, VARIANT).items())
+    some = any(_shared(data, task, arm) != curve for arm, curve in _curves(data, task).items())
     return Table(title, header, tuple(lines), task, note=NOTE.format(first=first) + SOME * some)
 
 
