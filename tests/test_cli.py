@@ -265,7 +265,7 @@ def test_copy_says_the_command_that_runs_the_copy(trainflat, tmp_path, asked, ma
 def test_a_copy_s_run_does_not_take_the_place_of_the_original_s(trainflat, tmp_path):
     assert trainflat("copy", "trial.toml", "mine.toml")[0] == 0
     for recipe in ("trial.toml", "mine.toml"):
-        code, _, err = trainflat("run", recipe, "--smoke")
+        code, _, err = trainflat("run", recipe)
         assert code == 0, err
     assert "Runs in .trainflat: mine, trial" in trainflat("list")[1]
 
