@@ -441,6 +441,12 @@ def test_what_is_no_optimizer_is_refused():
             train.fit(net, train.cross_entropy, [batch], given, steps=1)
 
 
+def test_an_optimizer_that_evaluates_by_itself_is_refused():
+    net, batch = problem()
+    with pytest.raises(TypeError, match="the step of LBFGS asks for the loss at places of its own choice"):
+        train.fit(net, train.cross_entropy, [batch], torch.optim.LBFGS(net.parameters()), steps=1)
+
+
 def test_a_run_that_is_over_goes_no_further():
     net, batch = problem()
     assert train.fit(net, train.cross_entropy, [batch], sgd(net), steps=3, start=3) == []

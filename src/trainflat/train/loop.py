@@ -119,10 +119,7 @@ def loop(
         raise ValueError(
             f"steps counts those of the whole run, with the {start} already done, and must be no fewer; got {steps}"
         )
-    if not hasattr(optimizer, "param_groups"):
-        raise TypeError(
-            f"optimizer is a torch.optim.Optimizer, such as torch.optim.Adam(model.parameters(), lr=1e-3); got {optimizer!r}"
-        )
+    _check_optimizer(optimizer)
     params = _trainable(model)
     if not params:
         raise ValueError("there is nothing to train: no parameter of the model requires a gradient")
@@ -170,6 +167,20 @@ def _check_count(name: str, value: int, of: str, least: int) -> None:
         raise TypeError(f"{name} counts {of} and is a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name} counts {of} and must be at least {least}, got {value}")
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    if not hasattr(optimizer, "param_groups"):
+        raise TypeError(
+            f"optimizer is a torch.optim.Optimizer, such as torch.optim.Adam(model.parameters(), lr=1e-3); got {optimizer!r}"
+        )
+    try:
+        signature(type(optimizer).step).bind(optimizer)
+    except TypeError:
+        raise TypeError(
+            f"the step of {type(optimizer).__name__} asks for the loss at places of its own choice, where no rule has been; take "
+            "one that steps on a gradient, such as torch.optim.Adam, or call a rule in its closure, in a loop of your own"
+        ) from None
 
 
 def check_rule(gradient: Gradient) -> None:
