@@ -29,11 +29,11 @@ from trainflat.cli.compress import compress as command_line
 from trainflat.deploy import command
 from trainflat.deploy.errors import mistakes
 from trainflat.deploy.guess import beware
-from trainflat.deploy.place import check_place
 from trainflat.experiments import runner, trials
 from trainflat.experiments.flat_rules import called
 from trainflat.experiments.resolve import Spec, build
 from trainflat.experiments.trials import Trials
+from trainflat.new_folder import check_place
 from trainflat.reports.offers import Offer
 
 pytest.importorskip("transformers", reason="needs the extra: pip install 'trainflat[hf]'")

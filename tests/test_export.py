@@ -7,6 +7,7 @@ import json
 import re
 import runpy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -423,6 +424,8 @@ def test_what_cannot_be_exported_is_a_sentence_and_leaves_nothing(finished, tmp_
         (["--texts", "nowhere.txt"], "no file nowhere.txt"),
         (["--data", "nowhere"], "no folder nowhere"),
         (["--out", "."], "not empty"),
+        (["--out", "full"], "full is there and is no folder; name another one"),
+        (["--out", "full/out"], "full/out cannot be made, since"),
     ],
 )
 def test_bad_options_are_a_sentence(finished, tmp_path, monkeypatch, options, sentence):
@@ -430,6 +433,17 @@ def test_bad_options_are_a_sentence(finished, tmp_path, monkeypatch, options, se
     (tmp_path / "full").touch()
     assert sentence in str(cli("export", finished["whole"], *options).exception)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_an_empty_folder_that_cannot_be_replaced_is_filled(finished, tmp_path, monkeypatch):
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "link").symlink_to("mount")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for place in (tmp_path / "link", Path()):
+        export.export(finished["whole"], to="safetensors", out=place)
+        assert (place / "model.safetensors").is_file()
+        assert not list(place.glob(".*"))
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def compress(
         **_budgets(budget or []),
     }
     from trainflat.deploy import compress_text
-    from trainflat.deploy.place import check_place
+    from trainflat.new_folder import check_place
 
     if out is not None:
         check_place(out, store)

@@ -17,10 +17,10 @@ from trainflat.deploy.command import with_commands
 from trainflat.deploy.errors import mistakes
 from trainflat.deploy.guess import beware
 from trainflat.deploy.models import Models
-from trainflat.deploy.place import filling
 from trainflat.experiments.plan import Plan
 from trainflat.experiments.resolve import near
 from trainflat.experiments.store import Store
+from trainflat.new_folder import filling
 from trainflat.reports import glance
 from trainflat.reports.forgone import best_dense, facts, forgone
 from trainflat.reports.front import choose, pareto

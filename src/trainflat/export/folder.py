@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from trainflat.export import onnx_folder
 from trainflat.export.source import Source, open_source
 from trainflat.hf.needs import need
 from trainflat.int8 import timing
+from trainflat.new_folder import filling
 
 __all__ = ["FORMATS", "export"]
 
@@ -49,13 +47,14 @@ def export(
     Raises:
         FileNotFoundError, LookupError, ValueError: If the folder holds nothing that can be exported; nothing is written then.
         FileExistsError: If ``out`` is there and not empty.
+        NotADirectoryError, PermissionError: If it cannot be made.
         ImportError: If onnx, onnxscript or onnxruntime is not installed.
     """
     if to not in FORMATS:
         raise ValueError(f"--to is {' or '.join(FORMATS)}, got {to!r}")
     folder = Path(folder).expanduser()
     target = Path(out).expanduser() if out is not None else folder.resolve().with_name(f"{folder.resolve().name}-{to}")
-    with aside(target) as place, timing.threads(threads):
+    with filling(target) as place, timing.threads(threads):
         if to == "onnx":
             for package in ("onnx", "onnxscript", "onnxruntime"):
                 need(package, "onnx")  # before a large model is read for nothing
@@ -66,27 +65,6 @@ def export(
             how = {"metric": metric, "reduce_range": reduce_range, "seconds": seconds}
             about = onnx_folder.write(source, place, texts, **how)
     return {"folder": str(target), **about}
-
-
-@contextmanager
-def aside(target: Path) -> Iterator[Path]:
-    """A folder beside the target that takes its name at the end, or vanishes if anything fails.
-
-    Raises:
-        FileExistsError: If the target is there and not empty.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"{target} is there and not empty; name another folder with --out")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield place
-        place.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        place.rename(target)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _safetensors(source: Source, place: Path) -> dict[str, Any]:
