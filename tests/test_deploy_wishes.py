@@ -26,6 +26,7 @@ import torch
 
 from trainflat import cli, compress_text, deploy, flat, hf
 from trainflat.cli.compress import compress as command_line
+from trainflat.cli.rules import parse_rules
 from trainflat.deploy import command
 from trainflat.deploy.errors import mistakes
 from trainflat.deploy.guess import beware
@@ -557,10 +558,9 @@ def test_the_defaults_of_the_command_are_those_of_the_search():
     told = get_type_hints(command_line, include_extras=True)["rule"].__metadata__[0].help
     assert "without: sam, and stale_sam with rho 0.01." in told
     assert usual["gradient"] == ("sam", {"name": "stale_sam", "rho": 0.01})
-    rules = import_module(command_line.__module__)._rules
-    assert rules(None, None) == usual["gradient"]
-    assert rules(None, "0.1") == ({"name": "sam", "rho": 0.1}, {"name": "stale_sam", "rho": 0.1})
-    assert rules(["sam"], "auto") == {"name": "sam", "rho": "auto"}
+    assert parse_rules(None, None) == usual["gradient"]
+    assert parse_rules(None, "0.1") == ({"name": "sam", "rho": 0.1}, {"name": "stale_sam", "rho": 0.1})
+    assert parse_rules(["sam"], "auto") == {"name": "sam", "rho": "auto"}
     assert [float(size) for size in given["sizes"].default.split(",")] == list(usual["sizes"])
     assert tuple(map(int, given["seeds"].default.split(","))) == usual["seeds"]
     assert set(command.OPTIONS) <= {*usual, *of_text}
@@ -584,7 +584,7 @@ def test_the_command_names_the_very_rules_of_its_search(gradient):
     words = command.searching(task, {"gradient": gradient})
     rules = [word for option, word in pairwise(words) if option == "--rule"]
     rho = next((word for option, word in pairwise(words) if option == "--rho"), None)
-    again = import_module(command_line.__module__)._rules(rules, rho)
+    again = parse_rules(rules, rho)
     assert called(again) == called(gradient)
 
 
