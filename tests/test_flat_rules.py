@@ -47,6 +47,7 @@ def trained(gradient, *, steps=6, dropout=0.5, net=None):
 def test_a_rule_prints_as_what_it_was_composed_of():
     noisy = flat.noise(train.linear(4.0, 0.0), seed=1)
     assert repr(flat.sam(0.1)) == "Rule(radius=Given(rho=0.1))"
+    assert repr(flat.sam("auto")) == "RuleWithMemory(radius=Auto(steps=0.3))"
     assert repr(flat.sam_on()) == "Rule(radius=Given(rho=0.5), where=norm_layers)"
     assert repr(flat.m_sam(pieces=2)) == "Rule(radius=Given(rho=0.05), pieces=2)"
     assert repr(flat.compose(0.2, metric=adaptive(0.01), when=Every(3))) == (

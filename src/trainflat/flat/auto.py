@@ -68,6 +68,9 @@ class Auto(Given):
             )
         self.steps = steps
 
+    def __repr__(self) -> str:
+        return f"Auto(steps={self.steps})"  # the radius is found as training goes
+
     @property
     def used(self) -> float | None:
         """The radius of the last ascent; None before the first."""
