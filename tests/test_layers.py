@@ -150,6 +150,12 @@ def test_a_package_that_is_not_there_is_an_attribute_error_with_the_list(name):
         getattr(trainflat, name)
 
 
+def test_what_is_public_is_named_to_editors_and_type_checkers_before_it_is_loaded():
+    assert set(trainflat.__all__) <= {name.rpartition(".")[2] for name in imports(ROOT / "__init__.py")}
+    assert not loaded_by("import trainflat; assert set(trainflat.__all__) <= set(dir(trainflat))") & HEAVY
+    assert (ROOT / "py.typed").is_file()  # PEP 561: without it checkers take no annotation of ours
+
+
 @pytest.mark.parametrize("package", ["experiments", "reports"])
 def test_what_a_package_names_as_public_can_be_had_from_it(package):
     code = f"from trainflat import {package} as it; print([name for name in it.__all__ if not hasattr(it, name)])"

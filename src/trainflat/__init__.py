@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["compress", "compress_text", "deploy", "experiments", "flat", "hf", "reports", "tasks", "testing", "train"]
+if TYPE_CHECKING:
+    from trainflat import compress, deploy, experiments, export, flat, hf, int8, reports, tasks, testing, train, types
+    from trainflat.deploy import compress_text
+
+__all__ = [
+    "compress",
+    "compress_text",
+    "deploy",
+    "experiments",
+    "export",
+    "flat",
+    "hf",
+    "int8",
+    "reports",
+    "tasks",
+    "testing",
+    "train",
+    "types",
+]
 __version__ = "0.1.0"
 
 
@@ -16,3 +34,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return importlib.import_module(f"trainflat.{name}")
     raise AttributeError(f"module 'trainflat' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
