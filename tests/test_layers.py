@@ -15,7 +15,18 @@ ROOT = Path(trainflat.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = ("compress", "deploy", "experiments", "export", "flat", "hf", "int8", "reports", "tasks", "train")
 HUGGING_FACE = {"transformers", "datasets", "huggingface_hub", "accelerate"}
-HEAVY = HUGGING_FACE | {"torch", "numpy", "scipy", "sklearn", "matplotlib", "pyarrow", "pandas", "tokenizers", "ray"}
+HEAVY = HUGGING_FACE | {
+    "torch",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "pyarrow",
+    "pandas",
+    "tokenizers",
+    "ray",
+    "lightning",
+}
 
 
 def layer(path: Path) -> str:
@@ -86,6 +97,12 @@ def test_only_hf_imports_hugging_face():
     assert seen >= 30
     within, _ = offences(("hf",), tuple(HUGGING_FACE))
     assert within, "hf imports them, or this test reads nothing"
+
+
+def test_only_one_file_imports_lightning():
+    found, _ = offences(tuple({layer(path) for path in FILES} - {"lightning"}), ("lightning", "trainflat.lightning"))
+    assert found == []
+    assert offences(("lightning",), ("lightning",))[0]
 
 
 @pytest.mark.parametrize(("one", "other"), [("flat", "compress"), ("compress", "flat")])
