@@ -122,6 +122,8 @@ def test_list_show_and_copy_serve_the_shipped_recipes(trainflat, tmp_path):
         (["run", "trial.toml", "--set", "train.stepz=3"], "did you mean 'steps'"),
         (["run", "trial.toml", "--set", "nonsense"], "STAGE.FIELD=VALUE"),
         (["run", "trial.toml", "--seeds", "0..3"], "--seeds takes a range"),
+        (["run", "trial.toml", "--seeds", "0-²"], "--seeds takes a range"),
+        (["run", "trial.toml", "--seeds", "7,0-20000000000000000000"], "--seeds takes at most 1,000 seeds at once"),
         (["run", "trial.toml", "--data", "nowhere"], "no folder nowhere"),
         (["run", "trial.toml", "--device", "cudax"], "not to be had here"),
         (["run", "trial.toml", "--device", "tpu"], "'tpu' is not to be had here; use auto, cpu, cuda or cuda:N"),

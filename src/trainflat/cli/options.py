@@ -44,6 +44,7 @@ DataPath = Annotated[
 DeviceName = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 DEFAULT_STORE = Path(".trainflat")
+MOST_SEEDS = 1000
 N = TypeVar("N", int, float)
 
 
@@ -81,7 +82,7 @@ def parse_numbers(option: str, text: str, number: type[N]) -> list[N]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """A range, a list, or both.
+    """A range, a list, or both; of at most a thousand seeds, since each makes stages of its own.
 
     Example:
         >>> parse_seeds("0-2,7")
@@ -90,10 +91,13 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        whole = first.strip().isdigit() and (not dash or last.strip().isdigit())
+        whole = first.strip().isdecimal() and (not dash or last.strip().isdecimal())
         if not whole or (dash and int(last) < int(first)):
             raise ValueError(f"--seeds takes a range such as 0-4 or a list such as 0,3,7; got {text!r}")
-        seeds += range(int(first), int(last if dash else first) + 1)
+        begin, end = int(first), int(last if dash else first) + 1
+        if len(seeds) + end - begin > MOST_SEEDS:
+            raise ValueError(f"--seeds takes at most {MOST_SEEDS:,} seeds at once; got {text!r}")
+        seeds += range(begin, end)
     return seeds
 
 
