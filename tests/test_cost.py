@@ -28,7 +28,7 @@ from trainflat.compress import (
     shrink,
     structure,
 )
-from trainflat.compress.cost import PACKED, _whole
+from trainflat.compress.cost import PRODUCTS, _whole
 from trainflat.compress.sizes import gates_of, shrunk
 
 
@@ -72,6 +72,46 @@ def test_attention_counts_its_two_products(masked):
         inputs["attention_mask"] = torch.ones(batch, 1, 1, seq, dtype=torch.bool)
     measured = cost(Attention(hidden, heads), inputs, runs=1)
     assert measured.multiply_adds == batch * (4 * seq * hidden * hidden + 2 * seq * seq * hidden)
+
+
+def test_torchs_own_encoder_layer_counts_its_products_and_keeps_its_fast_path():
+    batch, seq, hidden, inner = 4, 7, 16, 32
+    layer = nn.TransformerEncoderLayer(hidden, nhead=2, dim_feedforward=inner, batch_first=True)
+    model = nn.TransformerEncoder(layer, num_layers=2, enable_nested_tensor=False)
+    measured = cost(model, torch.randn(batch, seq, hidden), runs=1)
+    each = seq * (4 * hidden * hidden + 2 * hidden * inner) + 2 * seq * seq * hidden
+    assert measured.multiply_adds == batch * 2 * each
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_a_recurrent_layer_counts_its_matrices_once_a_token(kind, gates, bidirectional):
+    batch, seq, inp, hidden = 8, 6, 3, 5
+    model, ways = kind(inp, hidden, num_layers=2, batch_first=True, bidirectional=bidirectional), 1 + bidirectional
+    each = sum(ways * gates * hidden * (below + hidden) for below in (inp, ways * hidden))
+    assert cost(model, torch.randn(batch, seq, inp), runs=1).multiply_adds == batch * seq * each
+
+
+def test_cudnns_recurrent_layers_are_counted_as_well():
+    weights = [(20, 3), (20, 5), (20,), (20,), (20, 5), (20, 5), (20,), (20,)]
+    count = PRODUCTS[torch.ops.aten._cudnn_rnn]
+    assert count((8, 6, 3), weights, 4, None, (2, 8, 5)) == 2 * 8 * 6 * (20 * 8 + 20 * 10)
+    assert count((30, 3), weights, 4, None, (2, 8, 5)) == 2 * 30 * (
+        20 * 8 + 20 * 10
+    )  # packed: the tokens that there are
+
+
+def test_a_product_with_a_vector_is_counted():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query = nn.Parameter(torch.randn(16))
+
+        def forward(self, x):
+            return torch.softmax(x @ self.query, dim=-1)
+
+    assert cost(Pooled(), torch.randn(4, 7, 16), runs=1).multiply_adds == 4 * 7 * 16
 
 
 def test_int8_counts_what_it_is():
@@ -243,7 +283,7 @@ def test_a_weight_that_wraps_others_counts_as_what_it_stands_for_and_stores_what
 
 
 def test_products_with_packed_4_bit_weights_are_counted_by_what_they_multiply():
-    with FakeTensorMode(), FlopCounterMode(display=False, custom_mapping=PACKED) as counter:
+    with FakeTensorMode(), FlopCounterMode(display=False, custom_mapping=PRODUCTS) as counter:
         x = torch.empty(5, 256, dtype=torch.bfloat16)
         packed = torch.empty(
             64 // 8, 256 // 128, 32, 4, dtype=torch.int32

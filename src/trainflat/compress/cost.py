@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,23 @@ from trainflat.train.evaluate import evaluating
 
 __all__ = ["Cost", "cost"]
 
-PACKED = {torch.ops.aten._weight_int4pack_mm: lambda x, w, *_, out_shape=None, **__: 2 * x[0] * x[1] * 8 * w[0]}
-"""Products with 4-bit weights on a GPU, which torch's counter does not know: (m, k) times n rows packed in blocks of 8."""
+Size = Sequence[int]
+
+
+def _recurrent(x: Size, *weights: Size) -> int:
+    """Of a recurrent layer as one operation: each matrix once a token, in both directions and all layers that it holds."""
+    return 2 * prod(x[:-1]) * sum(prod(weight) for weight in weights if len(weight) == 2)
+
+
+PRODUCTS = {
+    torch.ops.aten.mv: lambda a, x, **_: 2 * prod(a),
+    torch.ops.aten.addmv: lambda y, a, x, **_: 2 * prod(a),
+    torch.ops.aten.mkldnn_rnn_layer: lambda x, *given, **_: _recurrent(x, *given[:2]),
+    torch.ops.aten._cudnn_rnn: lambda x, weights, *_, **__: _recurrent(x, *weights),
+    # with 4-bit weights on a GPU: (m, k) times n rows packed in blocks of 8
+    torch.ops.aten._weight_int4pack_mm: lambda x, w, *_, out_shape=None, **__: 2 * x[0] * x[1] * 8 * w[0],
+}
+"""What multiplies matrices and torch's counter does not know, from the sizes of its arguments: operations, two a product."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +88,8 @@ def cost(model: nn.Module, inputs: Any, *, runs: int = 30, warmup: int = 3, thre
     Nothing is inferred from a nominal sparsity: a model that is merely masked has fewer ``nonzeros`` but the same
     ``bytes``, ``multiply_adds`` and latency as a dense one, because dense kernels multiply by zero as by anything
     else. What makes a model smaller and faster is int8 (`dynamic_int8`), or removing whole structures. Multiply-adds
-    are counted as they run (``torch.utils.flop_counter``; attention as the two products that it is, 8-bit layers by a
-    hook); element-wise work, norms and softmax are not counted.
+    are counted as they run (``torch.utils.flop_counter``; attention as the two products that it is, recurrent layers by their
+    matrices, 8-bit layers by a hook); element-wise work, norms and softmax are not counted.
 
     The model's mode and torch's number of threads are as before afterwards.
 
@@ -153,7 +169,8 @@ def _bytes(model: nn.Module) -> int:
 def _multiply_adds(model: nn.Module, forward: Callable[[], None]) -> int:
     """Half the floating-point operations that torch counts, and those of 8-bit layers, which it cannot see.
 
-    Attention runs in its plain form meanwhile: the fused CPU kernel is not in torch's table and would count as zero.
+    Attention, and torch's own encoder layer around it, run in their plain form meanwhile: the fused kernels are not in torch's
+    table and would count as zero.
     """
     in_integers = 0
 
@@ -162,10 +179,13 @@ def _multiply_adds(model: nn.Module, forward: Callable[[], None]) -> int:
         in_integers += inputs[0].numel() * layer.out_features
 
     hooks = [layer.register_forward_hook(count) for layer in quantized(model).values()]
+    fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=PACKED) as counter:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=PRODUCTS) as counter:
             forward()
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for hook in hooks:
             hook.remove()
     return counter.get_total_flops() // 2 + in_integers
