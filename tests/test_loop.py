@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from trainflat import flat, train
-from trainflat.testing.problem import equal, problem
+from trainflat.testing.problem import equal, problem, same
 
 
 def sgd(net, lr=0.1):
@@ -73,6 +73,22 @@ def test_plain_is_the_default_and_is_a_textbook_loop():
         optimizer.step()
     assert equal(train.snapshot(net), train.snapshot(by_hand))
     assert equal(train.snapshot(explicit), train.snapshot(by_hand))
+
+
+@pytest.mark.parametrize("gradient", [flat.plain(), flat.sam(rho=0.5)])
+def test_what_the_optimizer_lacks_is_as_if_its_rate_were_zero(gradient):
+    found = []
+    for others in (False, True):
+        net, batch = problem()
+        groups = [{"params": net[4].parameters(), "lr": 0.1}]
+        if others:
+            groups.append({"params": [*net[0].parameters(), *net[1].parameters()], "lr": 0.0})
+        run = train.loop(
+            net, train.cross_entropy, repeat(batch), torch.optim.SGD(groups), steps=4, gradient=gradient, clip=0.1
+        )
+        found.append([(step.loss, *(p.grad for p in net.parameters())) for step in run])
+    for one, other in zip(*found, strict=True):  # its gradients begin anew in every step: they do not add up
+        assert same(one, other)
 
 
 def test_a_step_trains_whatever_mode_the_caller_left():

@@ -76,7 +76,8 @@ def loop(
         batches: Micro-batches, pairs ``(inputs, labels)`` or what else the objective reads: tensors in tuples, lists and dicts
             are brought to the model's device, and cut where a rule asks for it. Entered at number ``start * accumulate``. Of a
             ``DataLoader``, epoch after epoch: ``itertools.chain.from_iterable(itertools.repeat(loader))``.
-        optimizer: Any ``torch.optim.Optimizer``, never wrapped.
+        optimizer: Any ``torch.optim.Optimizer``, never wrapped. What it lacks of the model's parameters is not trained, but
+            moved by the rule and clipped with the others as long as it requires a gradient: freeze it.
         steps: Length of the whole run; progress is ``t = index / steps``.
         start: Steps already done.
         gradient: Where the gradient is taken; default: at the weights (``flat.plain``).
@@ -150,6 +151,7 @@ def loop(
         model.train()  # the caller may have evaluated since the last step,
         params = _trainable(model)  # or frozen a layer, or let one go
         began = perf_counter()
+        model.zero_grad()  # also of what the optimizer lacks, or its gradients added up over the run
         optimizer.zero_grad()
         closure = Backward(model, objective, micro, precision, beside)
         called = perf_counter()
