@@ -121,6 +121,21 @@ def test_a_gradient_of_nan_at_a_pruned_weight_is_zero():
     assert w.weight.grad.tolist() == [[0.0, 1.0]]
 
 
+@pytest.mark.parametrize("rule", [flat.plain, flat.sam])
+def test_a_parameter_that_is_let_go_under_a_mask_stays_pruned(rule):
+    net, batch = problem()
+    net[0].requires_grad_(False)
+    mask, before = half(net), train.snapshot(net)
+    with mask.on(net):
+        assert not net[0].weight.requires_grad
+        adam = torch.optim.Adam(net.parameters(), lr=0.01)
+        for step in train.loop(net, train.cross_entropy, repeat(batch), adam, steps=4, gradient=rule()):
+            net[0].requires_grad_(step.index >= 1)
+        assert not dead_weights(net, mask).any()
+        assert (net[0].weight != before["0.weight"])[mask["0.weight"]].all()
+    assert not any(hooks(net))
+
+
 def test_a_frozen_parameter_is_pruned_like_any_other():
     net, batch = problem()
     net[0].weight.requires_grad_(False)

@@ -137,10 +137,10 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
         pairs = self._pairs(model)
         self.apply_to(model)
         room = torch.empty(_ROOM, dtype=torch.int32)
-        hooks: list[RemovableHandle] = [
-            p.register_post_accumulate_grad_hook(lambda p, alive=alive: _zero(p.grad, alive, room))
+        hooks = [
+            _after_gradient(p, lambda p, alive=alive: _zero(p.grad, alive, room))
             for p, alive in pairs
-            if p.requires_grad  # a frozen parameter gets no gradient, and takes no hook
+            if p.is_floating_point() or p.is_complex()  # integers are never trained
         ]
         if optimizer is not None:
             _forget(optimizer, pairs)
@@ -179,6 +179,16 @@ def _check_plain(name: str, tensor: Tensor) -> None:
         raise TypeError(
             f"{name} is a {kind}; a mask is of plain tensors, not of sharded ones: train under it with DistributedDataParallel"
         )
+
+
+def _after_gradient(parameter: nn.Parameter, hook: Callable[[Tensor], None]) -> RemovableHandle:
+    """Calls the hook after every gradient; a frozen parameter, to which torch gives neither now, may be let go later."""
+    requires = parameter.requires_grad
+    parameter.requires_grad_(True)
+    try:
+        return parameter.register_post_accumulate_grad_hook(hook)
+    finally:
+        parameter.requires_grad_(requires)
 
 
 @torch.no_grad()
