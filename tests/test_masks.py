@@ -136,6 +136,12 @@ def test_a_parameter_that_is_let_go_under_a_mask_stays_pruned(rule):
     assert not any(hooks(net))
 
 
+def test_a_sparse_gradient_under_a_mask_is_told():
+    net = nn.Embedding(10, 3, sparse=True)
+    with half(net).on(net), pytest.raises(TypeError, match="make the embedding with sparse=False"):
+        net(torch.tensor([1, 2])).sum().backward()
+
+
 def test_a_frozen_parameter_is_pruned_like_any_other():
     net, batch = problem()
     net[0].weight.requires_grad_(False)

@@ -131,7 +131,7 @@ class Mask(Mapping[str, Bool[Tensor, " ..."]]):
         after each of its steps the weights themselves. What `train.restore` puts into the model meanwhile is pruned as well.
 
         Raises:
-            TypeError: If a parameter is sharded, as by FSDP.
+            TypeError: If a parameter is sharded, as by FSDP; in the backward pass, if a gradient is sparse.
             ValueError: If the model has no such parameter, or of another shape.
         """
         pairs = self._pairs(model)
@@ -206,6 +206,11 @@ def _zero(tensor: Shaped[Tensor, "*shape"] | None, alive: Bool[Tensor, "*shape"]
     """
     if tensor is None:
         return
+    if tensor.is_sparse:
+        raise TypeError(
+            "a gradient is sparse, as that of nn.Embedding(sparse=True), and a mask is of plain ones: make the embedding with "
+            "sparse=False"
+        )
     if tensor.requires_grad and torch.is_grad_enabled():  # a gradient with a graph behind it, for second derivatives
         tensor.masked_fill_(~alive, 0)
         return
