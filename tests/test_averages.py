@@ -157,3 +157,11 @@ def test_parameters_that_come_on_the_way_or_change_their_shape_are_told(make):
     for given in ({"w": w, "late": w}, {"w": nn.Parameter(torch.ones(3))}):
         with pytest.raises(ValueError, match="(late|w) .* the same parameters in every step"):
             average(given, 1.0)
+
+
+@pytest.mark.parametrize("make", [flat.swa, flat.ema])
+def test_parameters_that_are_missing_on_the_way_are_told(make):
+    average, w, frozen = make(), nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    average({"w": w, "frozen": frozen}, 0.9)
+    with pytest.raises(ValueError, match="frozen is missing .* the same parameters in every step"):
+        average({"w": w}, 1.0)

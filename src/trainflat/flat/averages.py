@@ -124,7 +124,7 @@ class _Mean:
 
         Raises:
             TypeError: If the parameters have no names.
-            ValueError: If one was not there before, or had another shape.
+            ValueError: If one was not there before, or had another shape, or is missing.
         """
         if not isinstance(params, (Mapping, nn.ParameterDict)):
             raise TypeError(
@@ -137,6 +137,11 @@ class _Mean:
                     f"{name} has the shape {tuple(p.shape)} and {was} when the average began; show it the same parameters in "
                     "every step, also those that are still frozen"
                 )
+        for name in self.mean.keys() - params.keys():
+            raise ValueError(
+                f"{name} is missing and was there when the average began; show it the same parameters in every step, also those "
+                "that are frozen by now"
+            )
         with torch.no_grad():
             wide = {name: p.detach().to(torch.promote_types(p.dtype, torch.float32)) for name, p in params.items()}
             if not self.count:
