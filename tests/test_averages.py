@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainflat import flat, testing, train
+from trainflat.compress import Mask
 from trainflat.flat import averages
 from trainflat.testing.problem import problem
 
@@ -165,3 +166,16 @@ def test_parameters_that_are_missing_on_the_way_are_told(make):
     average({"w": w, "frozen": frozen}, 0.9)
     with pytest.raises(ValueError, match="frozen is missing .* the same parameters in every step"):
         average({"w": w}, 1.0)
+
+
+@pytest.mark.parametrize("make", [partial(flat.swa, checkpoints=2, share=1.0), flat.ema])
+def test_an_average_that_began_before_a_mask_is_put_into_what_lives(make):
+    model, average = nn.Linear(4, 1), make()
+    params = dict(model.named_parameters())
+    average(params, 0.5)
+    mask = Mask({"weight": torch.tensor([[True, False, True, False]])})
+    with mask.on(model):
+        average(params, 1.0)
+        average.apply_to(model)
+        assert model.weight[~mask["weight"]].tolist() == [0.0, 0.0]
+        assert torch.equal(model.weight[mask["weight"]], average.mean["weight"][mask["weight"]])

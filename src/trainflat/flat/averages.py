@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainflat.train.weights import uphold
 from trainflat.types import Average, Params
 
 __all__ = ["ema", "last", "swa"]
@@ -153,7 +154,7 @@ class _Mean:
         self.count += 1
 
     def apply_to(self, model: nn.Module) -> None:
-        """Copy the average into the model; what it never saw stays, such as a frozen layer.
+        """Copy the average into the model; what it never saw stays, such as a frozen layer, and what a mask prunes stays zero.
 
         Raises:
             ValueError: If a shape differs, or the average saw parameters and none of them is the model's.
@@ -172,6 +173,7 @@ class _Mean:
         with torch.no_grad():
             for name, p in here.items():
                 p.copy_(self.mean[name])
+        uphold(model)
 
     def state_dict(self) -> dict[str, Any]:
         return {"mean": self.mean, "count": self.count}

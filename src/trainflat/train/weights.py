@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainflat.train.files import read, write
 
-__all__ = ["load_weights", "restore", "save_weights", "snapshot", "upheld"]
+__all__ = ["load_weights", "restore", "save_weights", "snapshot", "upheld", "uphold"]
 
 _UPHELD: WeakKeyDictionary[nn.Module, list[Callable[[nn.Module], None]]] = WeakKeyDictionary()
 
@@ -62,13 +62,18 @@ def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])
+    uphold(model)
+
+
+def uphold(model: nn.Module) -> None:
+    """Make true of weights that were written what has to be true of them: see `upheld`."""
     for again in _UPHELD.get(model, ()):
         again(model)
 
 
 @contextmanager
 def upheld(model: nn.Module, again: Callable[[nn.Module], None]) -> Iterator[None]:
-    """While open, `restore` ends with ``again(model)``, which makes true of the weights what has to be, such as their zeros.
+    """While open, `uphold` calls ``again(model)``, which makes true of the weights what has to be, such as their zeros.
 
     It is noted here and not in the model, so that a copy of the model is free of it.
     """
