@@ -158,6 +158,23 @@ def test_a_state_that_does_not_say_of_which_rule_it_is_is_taken():
     flat.momentum_sam().load_state_dict({name: of for name, of in state.items() if name != "kinds"})
 
 
+@pytest.mark.parametrize("begins", [0, 1])
+def test_the_last_gradient_is_of_the_step_before_also_where_that_had_none(begins):
+    """An expert that the step before did not ask does not move, whatever it was told long ago."""
+    a, b = nn.Parameter(torch.tensor([1.0])), nn.Parameter(torch.tensor([1.0]))
+    rule, seen = flat.compose(0.5, direction=LastGradient(), when=Every(3)), []
+
+    def closure():
+        seen.append((a.item(), b.item()))
+        a.grad, b.grad = torch.tensor([2.0]), torch.tensor([2.0]) if rule.steps == begins + 1 else None
+        return torch.tensor(0.0)
+
+    for _ in range(4):
+        rule(closure, {"a": a, "b": b}, 0.0)
+    assert seen[:3] == [(1.0, 1.0)] * 3
+    assert seen[3] == pytest.approx((1.5, 1.0))
+
+
 def test_a_skipped_step_still_teaches_the_memory():
     """With rho 0 at first the momentum is there when the radius comes."""
     seen = []

@@ -123,15 +123,19 @@ class LastGradient(ThisBatch):
 
     @torch.no_grad()
     def see(self, params: Params, spare: dict[str, Tensor]) -> None:
-        for name, p in params.items():
-            if p.grad is not None:
-                if self.recall(name, p) is None:
-                    self.memory[name] = spare.pop(name, None)
-                kept = self.recall(name, p)
-                if kept is None:
-                    self.memory[name] = p.grad.clone()
-                else:
-                    kept.copy_(p.grad)
+        gradients = {name: p.grad for name, p in params.items() if p.grad is not None}
+        for name in self.memory.keys() - gradients.keys():
+            del self.memory[
+                name
+            ]  # an expert that this step did not ask, or what has been frozen: that gradient is older
+        for name, gradient in gradients.items():
+            if self.recall(name, params[name]) is None:
+                self.memory[name] = spare.pop(name, None)
+            kept = self.recall(name, params[name])
+            if kept is None:
+                self.memory[name] = gradient.clone()
+            else:
+                kept.copy_(gradient)
 
 
 class Momentum(LastGradient):
