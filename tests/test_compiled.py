@@ -12,7 +12,7 @@ import torch
 from trainflat import compress, flat, train
 from trainflat.tasks import zoo
 
-plain, x, labels = zoo.vit_small().eval(), torch.rand(4, 8, 8), torch.tensor([0, 1, 2, 3])
+plain, x, labels = torch.nn.Sequential(zoo.vit_small()).eval(), torch.rand(4, 8, 8), torch.tensor([0, 1, 2, 3])
 teacher = zoo.vit_small(classes=10).eval()
 gates = compress.Gates(compress.structure(plain))
 gates.log_alpha["head"].data[0, :3] = -9
@@ -20,6 +20,13 @@ gates.log_alpha["head"].data[0, :3] = -9
 
 def gated(model):
     with torch.no_grad(), gates.on(model):
+        return model(x)
+
+
+def moved(model):
+    inner = getattr(model, "_orig_mod", model)
+    held = compress.Movement(train.cross_entropy, inner, lambda name, p: p.ndim == 2, sparsity=0.5)
+    with torch.no_grad(), held.on(inner):
         return model(x)
 
 
@@ -45,7 +52,7 @@ def seen(model):
 
 with torch.no_grad():
     before = plain(x)
-for ask in (gated, distilled, learnt, calibrated, seen):
+for ask in (gated, moved, distilled, learnt, calibrated, seen):
     expected = ask(plain)
     for ran in (False, True):
         torch._dynamo.reset()
@@ -66,5 +73,5 @@ assert not torch.allclose(gated(plain), before, atol=1e-3)
 def test_what_hooks_do_to_a_compiled_model_is_done_whether_it_ran_before_or_not():
     ran = subprocess.run([sys.executable, "-c", COMPARED], capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
-    asked = ("gated", "distilled", "learnt", "calibrated", "seen")
+    asked = ("gated", "moved", "distilled", "learnt", "calibrated", "seen")
     assert ran.stdout.split("\n")[:-1] == [f"{ask} {before} True True" for ask in asked for before in (False, True)]

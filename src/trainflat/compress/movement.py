@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainflat.compress.masks import Mask
 from trainflat.compress.prune import prune
+from trainflat.train.compiled import uncompiled
 from trainflat.train.schedules import at, cubic
 from trainflat.types import Batch, Objective, Schedule
 
@@ -132,7 +133,7 @@ class Movement(nn.Module):
 
         Nothing is wrapped. ``perturb="scores"`` makes the scores parameters of the model meanwhile, so that a rule such as SAM
         moves them with the weights, and clipping counts them. A copy of the model that is made meanwhile is under the same mask
-        for as long.
+        for as long. Compiled models run uncompiled meanwhile.
 
         Raises:
             ValueError: If ``perturb`` is neither word.
@@ -164,7 +165,8 @@ class Movement(nn.Module):
         for name, score in guests.items():
             model.register_parameter(name, score)
         try:
-            yield model
+            with uncompiled():
+                yield model
         finally:
             leave()
             while handles:
