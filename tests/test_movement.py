@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from trainflat import compress, flat, train
 from trainflat.compress.movement import Movement, _prune_there, ramp
@@ -150,6 +151,27 @@ def test_the_model_is_its_own_again_afterwards():
         assert [name for name, _ in model.named_parameters()] == order
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
         assert all(isinstance(p, nn.Parameter) for p in model.parameters())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_layer_that_runs_again_in_the_backward_pass_is_told(reentrant):
+    """It would run without its mask, and its gradient would be that of another weight."""
+
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = net()[:2], net()[2]
+
+        def forward(self, x):
+            return self.last(checkpoint(self.first, x, use_reentrant=reentrant))
+
+    model = Checkpointed().double()
+    held, (x, labels) = held_at(model, sparsity=0.4), batch()
+    with held.on(model):
+        loss = held(model, (x.requires_grad_(), labels))
+        with pytest.raises(RuntimeError, match="activation checkpointing"):
+            loss.backward()
+    model.first(x)  # afterwards it may
 
 
 def test_a_copy_is_under_the_same_mask_for_as_long():

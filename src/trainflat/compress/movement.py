@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from trainflat.compress.masks import Mask
 from trainflat.compress.prune import prune
@@ -137,6 +138,7 @@ class Movement(nn.Module):
 
         Raises:
             ValueError: If ``perturb`` is neither word.
+            RuntimeError: While open, if a layer runs outside of the model's forward pass, as activation checkpointing has it.
         """
         if perturb not in ("weights", "scores"):
             raise ValueError(f"perturb must be 'weights' or 'scores', got {perturb!r}")
@@ -156,11 +158,20 @@ class Movement(nn.Module):
                 home, attribute, own = kept.pop()
                 home._parameters[attribute] = own
 
+        def outside(home: nn.Module, *_: Any) -> None:
+            if handles and not kept and torch.is_grad_enabled() and not isinstance(home, ParametrizationList):
+                raise RuntimeError(
+                    f"a {type(home).__name__} ran outside of the model's own forward pass, where it is without its mask: call "
+                    "the model itself, and train it without activation checkpointing, which runs layers again on the way back"
+                )
+
         kept: list[tuple[nn.Module, str, nn.Parameter]] = []
         handles = [
             model.register_forward_pre_hook(enter),
             model.register_forward_hook(leave, always_call=True),
         ]
+        homes = {id(home): home for found in places.values() for home, _ in found}
+        handles += [home.register_forward_pre_hook(outside) for home in homes.values()]
         guests = {f"score/{key}": score for key, score in self.scores.items()} if perturb == "scores" else {}
         for name, score in guests.items():
             model.register_parameter(name, score)
