@@ -9,6 +9,8 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune as torch_prune
+from torch.nn.utils import remove_spectral_norm, spectral_norm
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import remove_parametrizations
 
@@ -194,6 +196,28 @@ def test_a_layer_whose_weight_is_computed_in_every_pass_is_refused(quantize):
         quantize(model)
     remove_parametrizations(model[0], "weight")
     assert quantize(model)(torch.ones(1, 16)).shape == (1, 3)
+
+
+HOOKED = {
+    "spectral_norm": (spectral_norm, lambda layer: remove_spectral_norm(layer)),
+    "prune": (
+        lambda layer: torch_prune.l1_unstructured(layer, "weight", 0.5),
+        lambda layer: torch_prune.remove(layer, "weight"),
+    ),
+}
+
+
+@pytest.mark.parametrize("quantize", [dynamic_int8, compress.weight_only])
+@pytest.mark.parametrize(("put", "remove"), HOOKED.values(), ids=HOOKED)
+def test_a_layer_whose_weight_a_hook_computes_is_refused(put, remove, quantize):
+    model = nn.Sequential(put(nn.Linear(16, 8)), nn.Linear(8, 3))
+    model(torch.ones(1, 16)).sum().backward()
+    with pytest.raises(
+        ValueError, match=r"weight of '0' is made anew .*remove_spectral_norm\(layer\).*prune.remove\(layer"
+    ):
+        quantize(model)
+    remove(model[0])
+    quantize(model)
 
 
 def test_foreign_files_are_refused(tmp_path):

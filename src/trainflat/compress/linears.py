@@ -16,7 +16,7 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers by name; as in torch not those of a subclass, such as the output matrix of ``nn.MultiheadAttention``.
 
     Raises:
-        ValueError: If there is none, one holds NaN or infinity, or the weight of one is computed by a parametrization.
+        ValueError: If there is none, one holds NaN or infinity, or the weight of one is computed by a parametrization or a hook.
 
     Example:
         >>> list(linears(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2))))
@@ -29,6 +29,12 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
                 "could be stored: first torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
             )
     layers: dict[str, nn.Linear] = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    for name, layer in layers.items():
+        if "weight" not in layer._parameters:
+            raise ValueError(
+                f"the weight of {name!r} is made anew in every pass by a hook of torch.nn.utils, and none that could be stored: "
+                "first remove_weight_norm(layer), remove_spectral_norm(layer) or prune.remove(layer, 'weight') of that module"
+            )
     if not layers:
         raise ValueError(f"there is nothing to quantize: {type(model).__name__} has no nn.Linear layer")
     for name, layer in layers.items():
