@@ -150,6 +150,21 @@ def test_a_layer_that_no_batch_reaches_stays_dynamic():
     assert not isinstance(layers["spare"], StaticLinear)
 
 
+def test_a_model_may_give_what_it_likes():
+    class Pair(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x), x
+
+    torch.manual_seed(0)
+    layer, x = nn.Linear(6, 3), torch.randn(32, 6)
+    small = static_int8(Pair(layer), [(x, None)])
+    assert torch.equal(small(x)[0], static_int8(layer, [(x, None)])(x))
+
+
 def test_the_laws_of_a_quantizer():
     _, batch = problem()
     testing.check_quantizer(partial(static_int8, batches=[batch]))

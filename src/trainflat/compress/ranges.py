@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from trainflat import train
 from trainflat.train.batches import pair, to_device
 from trainflat.train.compiled import uncompiled
 from trainflat.train.evaluate import evaluating
@@ -78,7 +77,8 @@ def ranges(
             stack.callback(layer.register_forward_pre_hook(watch(name)).remove)
         for batch in islice(batches, calibrate):
             inputs, _ = pair(batch)
-            train.logits(model, to_device(inputs, device))
+            inputs = to_device(inputs, device)
+            model(**inputs) if isinstance(inputs, Mapping) else model(inputs)  # whatever it gives
             count += 1
     if not count:
         raise ValueError("there are no batches to calibrate on; give a task's: task.batches(seed=0)")
