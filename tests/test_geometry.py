@@ -293,6 +293,15 @@ def test_the_effective_rank_is_the_exponential_of_the_entropy():
     assert flat.effective_rank(spread([4.0, 2.0, 1.0, 1.0])) == pytest.approx(math.exp(-(p * np.log(p)).sum()))
 
 
+def test_an_axis_of_time_in_front_is_told():
+    """torch's recurrent layers have it there by default: a row would be a moment, averaged over the examples."""
+    net, labels = nn.LSTM(3, 5), torch.zeros(4)
+    with pytest.raises(ValueError, match=r"begin with 7 and its labels with 4: .*batch_first=True"):
+        flat.features(net, [(torch.randn(7, 4, 3), labels)], "")
+    net.batch_first = True
+    assert flat.features(net, [(torch.randn(4, 7, 3), labels)], "").shape == (4, 5)
+
+
 def test_features_that_do_not_vary_have_rank_zero():
     for x in (torch.full((5, 3), 0.1), torch.randn(1, 3)):
         assert (flat.feature_rank(x), flat.effective_rank(x)) == (0, 0.0)

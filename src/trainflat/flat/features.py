@@ -33,7 +33,8 @@ def features(
     """What goes out of a named module (or into it) for every example of the batches: ``examples features``, on the CPU.
 
     Of a sequence, ``batch seq features``, one vector is kept: the mean over its tokens, which are those where the batch's
-    ``attention_mask`` is not 0 if it has one, or that of the first token ([CLS]). All else is flattened, ``batch -1``, as
+    ``attention_mask`` is not 0 if it has one, or that of the first token ([CLS]). Three axes are taken for a sequence: of a
+    ``Conv1d``'s output, ``batch channels length``, the mean is over the channels. All else is flattened, ``batch -1``, as
     Andriushchenko et al. 2023 do with images. Of several tensors the first counts; of a module that is called several times
     in a pass, the last call.
 
@@ -47,7 +48,8 @@ def features(
     Raises:
         LookupError: If there is no such module, with the near miss.
         ValueError: If it is not used in the forward pass, its features are not one row for each example or their number
-            changes from batch to batch (flattened sequences), or there are no batches or no end of them.
+            changes from batch to batch (flattened sequences), inputs and labels begin with axes of different length, or there are
+            no batches or no end of them.
         TypeError: If a batch is no pair.
 
     Example:
@@ -71,7 +73,8 @@ def features(
         with measuring(model), uncompiled():
             for batch in finite(batches):
                 seen.clear()
-                inputs, _ = pair(to_device(batch, device))
+                inputs, labels = pair(to_device(batch, device))
+                _check_axes(inputs, labels)
                 model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
                 if not seen:
                     raise ValueError(
@@ -211,6 +214,14 @@ def _rows(found: Tensor, inputs: Any, tokens: str) -> Tensor:
         )
     weight = (present[:, :, None] != 0).to(found.dtype)
     return (found * weight).sum(1) / weight.sum(1)
+
+
+def _check_axes(inputs: Any, labels: Any) -> None:
+    if isinstance(labels, Tensor) and labels.ndim and len(labels) != examples(inputs):
+        raise ValueError(
+            f"the inputs of a batch begin with {examples(inputs)} and its labels with {len(labels)}: the first axis of both is "
+            "that of the examples, as it is for torch's recurrent layers and encoders with batch_first=True"
+        )
 
 
 def _check(found: list[Tensor], count: int, layer: str) -> None:
