@@ -285,6 +285,24 @@ def test_measuring_leaves_no_trace_and_draws_no_dropout(measure, dtype):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
+def test_measuring_leaves_no_gradient_in_what_the_objective_learns(measure):
+    class Weighted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor, self.unused = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, model, batch):
+            return self.factor * train.cross_entropy(model, batch)
+
+    net, batch = problem()
+    objective = Weighted()
+    objective.factor.grad = torch.tensor(5.0)
+    MEASURES[measure](flat.Loss(net, objective, [batch]))
+    assert objective.factor.grad.item() == 5.0
+    assert objective.unused.grad is None
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 def test_a_measure_that_is_stopped_leaves_no_trace_either(measure):
     class Stop(Exception):
         pass

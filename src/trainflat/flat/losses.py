@@ -226,12 +226,16 @@ class Loss:
     @contextmanager
     def _untouched(self) -> Iterator[None]:
         """Evaluation mode, and gradients, modes and the random stream put back."""
-        gradients = [p.grad for p in self.params.values()]
+        learnt = self.objective.parameters() if isinstance(self.objective, nn.Module) else ()
+        trained = [*self.params.values(), *learnt]
+        gradients = [p.grad for p in trained]
+        for p in trained:
+            p.grad = None  # what was there is kept as it is, and not added to
         try:
             with evaluating(self.model), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
                 yield
         finally:
-            for p, gradient in zip(self.params.values(), gradients, strict=True):
+            for p, gradient in zip(trained, gradients, strict=True):
                 p.grad = gradient
 
 
