@@ -382,6 +382,20 @@ print((status("VmHWM") - before) / (4 * loss.size))
 # what cannot be
 
 
+def test_weights_of_several_types_and_states_of_other_models_are_told():
+    net, batch = problem()
+    loss = flat.Loss(net, train.cross_entropy, [batch])
+    with pytest.raises(ValueError, match=r"weight '0.weight' of shape \(16, 6\) here, and of shape \(3, 6\) there"):
+        loss.flat(train.snapshot(nn.Sequential(nn.Linear(6, 3))))
+    with pytest.raises(ValueError, match="weight '0.weight' .* none there"):
+        loss.flat({})
+    net[0].double()
+    with pytest.raises(ValueError, match=r"'0.bias' is torch.float64 on cpu, .*deepcopy\(model\).float\(\)"):
+        flat.Loss(net, train.cross_entropy, [batch])
+    net[0].requires_grad_(False)
+    flat.Loss(net, train.cross_entropy, [batch])
+
+
 def test_a_model_that_has_diverged_is_told():
     net, loss = of_problem()
     net[0].weight.data[0, 0] = float("nan")

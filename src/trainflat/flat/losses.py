@@ -74,8 +74,12 @@ class Loss:
             raise ValueError("there is nothing to move: no parameter of the model requires a gradient")
         if not self.batches:
             raise ValueError("there is nothing to measure the loss on: no batches were given")
-        if len({(p.dtype, p.device) for p in self.params.values()}) > 1:
-            raise ValueError("all trainable weights must be of one type on one device to be one vector")
+        if len(kinds := {f"{p.dtype} on {p.device}": name for name, p in self.params.items()}) > 1:
+            some = ", ".join(f"{name!r} is {kind}" for kind, name in kinds.items())
+            raise ValueError(
+                f"all trainable weights must be of one type on one device to be one vector, but {some}: measure a copy, "
+                "copy.deepcopy(model).float(), or freeze those that are not to move"
+            )
         check_plain(self.params)
         first = next(iter(self.params.values()))
         self.dtype, self.device = first.dtype, first.device
@@ -102,7 +106,17 @@ class Loss:
         return torch.cat([p.detach().reshape(-1) for p in self.params.values()])
 
     def flat(self, state: Mapping[str, Tensor]) -> Vector:
-        """The same of a `trainflat.train.snapshot` of such a model."""
+        """The same of a `trainflat.train.snapshot` of such a model.
+
+        Raises:
+            ValueError: If it is of another model.
+        """
+        for name, p in self.params.items():
+            if name not in state or state[name].shape != p.shape:
+                has = f"of shape {tuple(state[name].shape)}" if name in state else "none"
+                raise ValueError(
+                    f"this state is of another model: there is a weight {name!r} of shape {tuple(p.shape)} here, and {has} there"
+                )
         return torch.cat([state[name].detach().reshape(-1).to(self.device, self.dtype) for name in self.params])
 
     def pieces(self, vector: Shaped[Tensor, " weights"]) -> Iterator[tuple[Tensor, nn.Parameter]]:
