@@ -212,6 +212,12 @@ def test_pruning_never_revives(scope):
         prune({"w0": torch.arange(10.0)}, 0.4, within=most, scope=scope)
 
 
+def test_the_tensor_that_has_more_pruned_already_is_named():
+    uneven = prune({"w0": torch.arange(10.0), "w1": torch.arange(10.0, 20.0)}, 0.45, within=full([(10,), (10,)]))
+    with pytest.raises(ValueError, match=r"60\.0% is below the mask's 90\.0%; prune never revives, here in 'w0'"):
+        prune({"w0": torch.arange(10.0), "w1": torch.arange(10.0)}, 0.6, within=uneven, scope="tensor")
+
+
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, 60, float("nan"), float("inf")])
 def test_a_sparsity_outside_its_range_is_refused(sparsity):
     message = rf"sparsity is the share that is pruned and must be in \[0, 1\), got {sparsity}"

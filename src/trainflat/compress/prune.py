@@ -53,7 +53,10 @@ def prune(
     ranked = {name: (_scores(name, scores, alive), _flat(alive)) for name, alive in within.items()}
     kill = round(sparsity * within.size) - (within.size - within.alive)
     if kill < 0:
-        raise ValueError(f"sparsity {sparsity:.1%} is below the mask's {within.sparsity:.1%}; prune never revives")
+        at = (
+            f", here in {next(iter(within))!r}" if len(within) == 1 else ""
+        )  # of a mask with others scope="tensor" asks so
+        raise ValueError(f"sparsity {sparsity:.1%} is below the mask's {within.sparsity:.1%}; prune never revives{at}")
     if kill == 0:
         return within
     threshold, ties = _threshold(list(ranked.values()), kill)
