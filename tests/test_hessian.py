@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from trainflat import flat, train
 from trainflat.compress import Mask
@@ -55,6 +56,21 @@ def test_a_product_equals_the_dense_hessians(net):
     loss = flat.Loss(model, train.cross_entropy, batches)
     v = torch.randn(loss.size, dtype=torch.float64)
     torch.testing.assert_close(loss.hessian_times(v), dense @ v)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("normed", [parametrizations.weight_norm, nn.utils.weight_norm])
+def test_a_product_of_a_weight_normed_model_equals_the_gradients_difference(normed):
+    """torch's own second derivative of it is wrong on a CPU."""
+    torch.manual_seed(0)
+    model = nn.Sequential(normed(nn.Conv1d(2, 3, 3), dim=1), nn.Flatten(), nn.Tanh(), normed(nn.Linear(12, 3))).double()
+    x, y, at = torch.randn(20, 2, 6, dtype=torch.float64), torch.randint(0, 3, (20,)), []
+    loss = flat.Loss(model, train.cross_entropy, [(x, y)])
+    v, step = torch.randn(loss.size, dtype=torch.float64), 1e-5
+    for sign in (1, -1):
+        with loss.at(loss.weights() + sign * step * v):
+            at.append(loss.gradient()[1])
+    torch.testing.assert_close(loss.hessian_times(v), (at[0] - at[1]) / (2 * step), rtol=1e-6, atol=1e-8)
 
 
 def test_eigenvalue_and_trace_equal_those_of_the_dense_hessian(net):

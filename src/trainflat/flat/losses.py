@@ -12,13 +12,12 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainflat.flat.choices import as_gradient
 from trainflat.flat.moving import check_plain
+from trainflat.flat.twice import twice_differentiable
 from trainflat.train.batches import examples, finite, to_device
 from trainflat.train.closure import loss_of
-from trainflat.train.compiled import uncompiled
 from trainflat.train.evaluate import evaluating
 from trainflat.train.loop import NonFiniteLoss
 from trainflat.types import Batch, Objective
@@ -173,8 +172,7 @@ class Loss:
         """H v, the second derivatives of f times a vector, between live coordinates only: P H P v with P the projection on them.
 
         Pearlmutter 1994, "Fast exact multiplication by the Hessian": the gradient of g'v, about the time of two gradients
-        more. Attention runs on torch's plain kernels here, since its fused ones have no second derivative, and so does a model
-        that torch has compiled.
+        more. Where torch's fast kernels have no second derivative, or a wrong one, plain ones run: see `trainflat.flat.twice`.
 
         Raises:
             NonFiniteLoss, ValueError: As `gradient`.
@@ -190,7 +188,7 @@ class Loss:
                     torch.autograd.backward([g for g, _ in pairs], [v for _, v in pairs])
                 yield loss.detach()
 
-        with self._untouched(), _grad_mode(), uncompiled(), sdpa_kernel(SDPBackend.MATH), self._gathered() as gathered:
+        with self._untouched(), _grad_mode(), twice_differentiable(), self._gathered() as gathered:
             self._sum(twice(self.freeze(vector.clone())))
         return self.freeze(gathered)
 
