@@ -293,6 +293,25 @@ def test_the_effective_rank_is_the_exponential_of_the_entropy():
     assert flat.effective_rank(spread([4.0, 2.0, 1.0, 1.0])) == pytest.approx(math.exp(-(p * np.log(p)).sum()))
 
 
+def test_features_are_taken_inside_torchs_own_encoder_where_tokens_are_padding():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=12, batch_first=True, dropout=0.0)
+    net, x = nn.TransformerEncoder(layer, num_layers=2), torch.randn(4, 7, 8)
+    mask = torch.arange(7) < torch.tensor([7, 5, 3, 6])[:, None]
+
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x, attention_mask):
+            return self.net(x, src_key_padding_mask=~attention_mask)
+
+    found = flat.features(Padded().eval(), [({"x": x, "attention_mask": mask}, torch.zeros(4))], "net.layers.1")
+    plain = net.train()(x, src_key_padding_mask=~mask).detach() * mask[:, :, None]
+    torch.testing.assert_close(found, plain.sum(1) / mask.sum(1, keepdim=True))
+
+
 def test_an_axis_of_time_in_front_is_told():
     """torch's recurrent layers have it there by default: a row would be a moment, averaged over the examples."""
     net, labels = nn.LSTM(3, 5), torch.zeros(4)

@@ -129,6 +129,20 @@ def test_under_sam_both_gradients_are_taken_at_quantized_weights():
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_torchs_own_encoder_layers_are_scored_behind_the_grid():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, nhead=2, dim_feedforward=32, batch_first=True)
+    model, x = nn.TransformerEncoder(layer, num_layers=2).eval(), torch.randn(4, 7, 16)
+    padding = torch.arange(7) >= torch.tensor([7, 5, 3, 6])[:, None]
+    with torch.no_grad():
+        for given in ({}, {"src_key_padding_mask": padding}):
+            with quantize_aware(model, weight_only, bits=4):
+                behind, plain = model(x, **given), weight_only(model, bits=4)(x, **given)
+            torch.testing.assert_close(behind[~padding], plain[~padding])
+            assert not torch.allclose(behind[~padding], model(x, **given)[~padding], atol=1e-2)
+
+
 def test_pruned_weights_stay_zero_behind_the_grid():
     model = network()
     mask = prune(magnitude(model), 0.5, within=Mask.dense(model, lambda name, p: p.ndim == 2))

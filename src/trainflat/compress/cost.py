@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainflat.compress.grouped import GroupedLinear
 from trainflat.compress.integers import QuantizedLinear, plain_tensors, quantized
 from trainflat.train.batches import to_device
+from trainflat.train.compiled import unfused
 from trainflat.train.evaluate import evaluating
 
 __all__ = ["Cost", "cost"]
@@ -179,13 +180,14 @@ def _multiply_adds(model: nn.Module, forward: Callable[[], None]) -> int:
         in_integers += inputs[0].numel() * layer.out_features
 
     hooks = [layer.register_forward_hook(count) for layer in quantized(model).values()]
-    fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=PRODUCTS) as counter:
+        with (
+            unfused(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False, custom_mapping=PRODUCTS) as counter,
+        ):
             forward()
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for hook in hooks:
             hook.remove()
     return counter.get_total_flops() // 2 + in_integers

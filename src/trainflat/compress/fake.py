@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainflat.compress.linears import linears
+from trainflat.train.compiled import unfused
 from trainflat.types import Quantizer
 
 __all__ = ["Place", "place", "quantize_aware"]
@@ -67,7 +68,8 @@ def quantize_aware(model: nn.Module, quantizer: Quantizer, **options: Any) -> It
     for layer in layers:
         layer.forward = MethodType(forward, layer)  # of a copy deepcopy makes it the copy's own
     try:
-        yield model
+        with unfused():
+            yield model
     finally:
         while layers:
             layer, was = layers.pop(), before.pop()
