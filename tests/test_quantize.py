@@ -220,6 +220,28 @@ def test_a_layer_whose_weight_a_hook_computes_is_refused(put, remove, quantize):
     quantize(model)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("quantize", [dynamic_int8, compress.static_int8])
+def test_torchs_own_encoder_runs_in_int8(quantize, tmp_path):
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(16, nhead=2, dim_feedforward=32, batch_first=True)
+            self.encoder, self.head = nn.TransformerEncoder(layer, num_layers=2), nn.Linear(16, 3)
+
+        def forward(self, x, attention_mask):
+            return self.head(self.encoder(x, src_key_padding_mask=attention_mask == 0)[:, 0])
+
+    torch.manual_seed(0)
+    model, x = Encoder().eval(), torch.randn(4, 7, 16)
+    given = {"x": x, "attention_mask": (torch.arange(7) < torch.tensor([7, 5, 3, 6])[:, None]).long()}
+    small = quantize(model, [(given, None)]) if quantize is compress.static_int8 else quantize(model)
+    with torch.no_grad():
+        assert torch.allclose(small(**given), model(**given), atol=0.05)
+        save_int8(tmp_path / "small", small)
+        assert torch.equal(load_int8(tmp_path / "small", Encoder())(**given), small(**given))
+
+
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "model"
     with pytest.raises(FileNotFoundError, match="there is no file"):

@@ -57,7 +57,17 @@ def dynamic_int8(model: nn.Module, *, granularity: Granularity = "per_channel") 
     with silent():
         # inside a Sequential the root itself can be replaced too
         small = quantize_dynamic(nn.Sequential(model), {nn.Linear: _RECIPES[granularity]}, dtype=torch.qint8)[0]
-    return repeated(model, small)  # torch replaces a layer where it stands first
+    return _unfused(repeated(model, small))  # torch replaces a layer where it stands first
+
+
+def _unfused(model: nn.Module) -> nn.Module:
+    """Torch's own encoder layers call their 8-bit layers, in place: the one kernel that they have otherwise takes floats."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+        elif isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+    return model
 
 
 def _check(granularity: str) -> None:
