@@ -16,7 +16,7 @@ from trainflat.flat.draws import fill_with_noise
 from trainflat.flat.examples import Private, Sharpest
 from trainflat.flat.metrics import adaptive
 from trainflat.flat.when import Every
-from trainflat.testing.problem import problem
+from trainflat.testing.problem import equal, problem
 from trainflat.train.closure import Backward
 from trainflat.train.seeds import derive
 
@@ -293,6 +293,17 @@ def test_another_example_changes_the_gradient_by_at_most_twice_the_clip_over_the
         changes[clip] = float((found[0] - found[1]).norm())
     assert changes[0.1] <= 2 * 0.1 / 32 + 1e-12
     assert changes[1e9] > 2 * 0.1 / 32
+
+
+def test_a_batch_norm_that_learns_its_statistics_is_not_private():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+    batch = torch.randn(6, 1, 4, 4), torch.randint(0, 3, (6,))
+    before = train.snapshot(net)
+    with pytest.raises(ValueError, match="running statistics of a batch norm .* nn.GroupNorm"):
+        step(flat.dp_sat(), net, batch)
+    assert equal(before, train.snapshot(net))
+    net[1] = nn.GroupNorm(1, 2)
+    step(flat.dp_sat(), net, batch)
 
 
 def test_without_radius_dp_sat_is_private_all_the_same():

@@ -145,6 +145,12 @@ class Private(Alike):
             )
         if isinstance(getattr(closure, "model", None), nn.parallel.DistributedDataParallel):
             raise ValueError("under DDP single gradients would be averaged before they are clipped: use one process")
+        modules = closure.model.modules() if hasattr(closure, "model") else ()
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in modules):
+            raise ValueError(
+                "the running statistics of a batch norm would hold the examples without noise: take nn.GroupNorm instead, or a "
+                "rule that is not private, such as stale_sam"
+            )
         return self._private(closure, params, step)
 
     def last(self, closure: Any, params: Params, step: int) -> Float[Tensor, ""]:
