@@ -102,6 +102,13 @@ def test_tasks_penalties_and_regression_have_losses_of_single_examples():
     torch.testing.assert_close(losses_of(train.mean_squared_error, line, points), squares)
 
 
+def test_an_l1_penalty_on_nothing_is_told():
+    net, batch = problem()
+    penalty = train.l1(train.cross_entropy, strength=0.1, where=lambda name, p: name == "wieght")
+    with pytest.raises(ValueError, match="`where` selects no parameter"):
+        penalty(net, batch)
+
+
 def test_after_an_error_an_objective_is_a_mean_again():
     net, batch = problem()
     with pytest.raises(ValueError, match="stop"):

@@ -35,7 +35,7 @@ def logits(model: nn.Module, inputs: Any) -> Float[Tensor, "batch ..."]:
     if not hasattr(output, "logits"):
         raise TypeError(
             f"the model gives a {type(output).__name__}; the logits are a tensor, or the .logits of an output: let the model's "
-            "forward return them, or write an objective of your own, (model, batch) -> loss, which may call the model as it likes"
+            "forward return them; to train, an objective of your own, (model, batch) -> loss, may call the model as it likes"
         )
     return output.logits
 
@@ -102,7 +102,7 @@ def l1(
         where: Which parameters; default: all that require a gradient.
 
     Raises:
-        ValueError: If the strength is negative.
+        ValueError: If the strength is negative; in training, if there is no such parameter.
 
     Example:
         >>> model = nn.Linear(2, 1, bias=False)
@@ -120,6 +120,10 @@ def l1(
         chosen: list[Tensor] = [
             p for name, p in model.named_parameters() if p.requires_grad and (where is None or where(name, p))
         ]
+        if not chosen:
+            raise ValueError(
+                "an l1 penalty has nothing to penalise: `where` selects no parameter of this model that requires a gradient"
+            )
         return loss + strength * torch.stack(torch._foreach_norm(chosen, 1)).sum()
 
     return penalised
