@@ -109,6 +109,11 @@ def test_a_value_that_cannot_be_is_told(make, said):
     assert said in str(error.value)
 
 
+def test_half_a_checkpoint_is_told():
+    with pytest.raises(TypeError, match="checkpoints counts those of a whole run and is a whole number, got 2.5"):
+        flat.swa(checkpoints=2.5)
+
+
 def test_an_average_of_other_parameters_is_not_applied():
     one, other, average = nn.Linear(4, 1), nn.Linear(4, 3), flat.ema()
     average(dict(one.named_parameters()), 1.0)

@@ -288,6 +288,8 @@ def test_options_out_of_range_are_refused(make, message):
         (lambda: flat.sam(rho=[0.1]), r"rho must be a number of at least 0 or a schedule, got \[0.1\]"),
         (lambda: flat.sam(eps="small"), "eps must be a number from 0 to inf, got 'small'"),
         (lambda: flat.late(t0=None), "t0 must be a number from 0 to 1, got None"),
+        (lambda: flat.interval(k=2.5), "k counts steps and is a whole number, got 2.5"),
+        (lambda: flat.cram(every="2"), "k counts steps and is a whole number, got '2'"),
         (lambda: flat.m_sam(pieces=2.5), "pieces counts those of a batch and is a whole number, got 2.5"),
         (
             lambda: flat.compose(0.1, direction="up"),

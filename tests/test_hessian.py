@@ -274,6 +274,17 @@ def test_arguments_out_of_range_are_told(options, said):
         flat.trace(loss, probes=1)
 
 
+def test_a_half_product_is_told_instead_of_all_there_are():
+    loss = Form(torch.eye(2)).loss()
+    for measure, name in (
+        (flat.top_eigenvalue, "max_iterations"),
+        (flat.spectrum, "iterations"),
+        (flat.trace, "probes"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} counts products with the Hessian and is a whole number, got 2.5"):
+            measure(loss, **{name: 2.5})
+
+
 def test_a_loss_that_is_not_finite_is_told():
     with pytest.raises(NonFiniteLoss, match="the model has diverged"):
         Form(torch.full((2, 2), float("inf"))).loss().hessian_times(torch.ones(2))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainflat.flat.choices import check_count
 from trainflat.train.weights import uphold
 from trainflat.types import Average, Params
 
@@ -50,7 +51,7 @@ def swa(*, checkpoints: int = 10, share: float = 0.5) -> Average:
         share: Share of them that is averaged, in (0, 1]. Default: 0.5, the last half, as Na et al.
 
     Raises:
-        ValueError: If an argument is out of range, or later a progress that it is told.
+        TypeError, ValueError: If an argument is no whole number or out of range, or later a progress that it is told.
 
     Example:
         >>> model, average = nn.Linear(1, 1, bias=False), swa(checkpoints=4)
@@ -61,6 +62,7 @@ def swa(*, checkpoints: int = 10, share: float = 0.5) -> Average:
         >>> model.weight.item(), average                        # (6 + 8) / 2
         (7.0, swa of checkpoints 3 to 4, with 2 of them so far)
     """
+    check_count("checkpoints", checkpoints, "those of a whole run")
     if checkpoints < 1:
         raise ValueError(f"checkpoints counts those of a whole run and must be at least 1, got {checkpoints}")
     if not 0 < share <= 1:

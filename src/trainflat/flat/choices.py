@@ -8,6 +8,7 @@ pass, how much the single `examples` count.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -17,7 +18,18 @@ from torch import Tensor, nn
 from trainflat.train.seeds import derive
 from trainflat.types import Params
 
-__all__ = ["Choice", "as_gradient", "called", "chance", "check", "check_filled", "model_of", "run_pass", "trainable"]
+__all__ = [
+    "Choice",
+    "as_gradient",
+    "called",
+    "chance",
+    "check",
+    "check_count",
+    "check_filled",
+    "model_of",
+    "run_pass",
+    "trainable",
+]
 
 
 class Choice:
@@ -101,6 +113,17 @@ def check(name: str, value: float, low: float, high: float) -> None:
         raise TypeError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
+
+
+def check_count(name: str, value: float, of: str) -> None:
+    """Raise the TypeError of what is to count something and is no whole number; 2.0 is one, as a recipe may have it.
+
+    >>> check_count("k", 2.5, "steps")
+    Traceback (most recent call last):
+    TypeError: k counts steps and is a whole number, got 2.5
+    """
+    if not isinstance(value, Integral) and not (isinstance(value, float) and value.is_integer()):
+        raise TypeError(f"{name} counts {of} and is a whole number, got {value!r}")
 
 
 def run_pass(closure: Any) -> Float[Tensor, ""]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from trainflat.flat.choices import check_count
 from trainflat.flat.losses import Loss, check_loss, dot, norm
 from trainflat.train.seeds import derive
 
@@ -65,7 +66,7 @@ def top_eigenvalue(loss: Loss, *, tolerance: float = 1e-2, max_iterations: int =
         seed: Of the start.
 
     Raises:
-        TypeError: If ``loss`` is no `Loss`.
+        TypeError: If ``loss`` is no `Loss`, or a count no whole number.
         ValueError: If an argument is out of range.
 
     Example:
@@ -77,6 +78,7 @@ def top_eigenvalue(loss: Loss, *, tolerance: float = 1e-2, max_iterations: int =
         (3.0, True, 2)
     """
     check_loss(loss)
+    check_count("max_iterations", max_iterations, "products with the Hessian")
     if tolerance <= 0 or max_iterations < 1:
         raise ValueError(
             f"tolerance must be above 0 and max_iterations at least 1, got {tolerance} and {max_iterations}"
@@ -114,7 +116,7 @@ def spectrum(loss: Loss, *, iterations: int = 30, seed: int = 0) -> Spectrum:
         seed: Of the start.
 
     Raises:
-        TypeError: If ``loss`` is no `Loss`.
+        TypeError: If ``loss`` is no `Loss`, or a count no whole number.
         ValueError: If iterations is below 1.
 
     Example:
@@ -126,6 +128,7 @@ def spectrum(loss: Loss, *, iterations: int = 30, seed: int = 0) -> Spectrum:
         ([1.0, 3.0], True)
     """
     check_loss(loss)
+    check_count("iterations", iterations, "products with the Hessian")
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     _, diagonal, beside = _lanczos(loss, seed, iterations, lambda diagonal, beside: False)
@@ -146,7 +149,7 @@ def trace(loss: Loss, *, probes: int = 30, seed: int = 0) -> Trace:
         seed: Of the probes.
 
     Raises:
-        TypeError: If ``loss`` is no `Loss`.
+        TypeError: If ``loss`` is no `Loss`, or a count no whole number.
         ValueError: If there are fewer than two probes.
 
     Example:
@@ -157,11 +160,12 @@ def trace(loss: Loss, *, probes: int = 30, seed: int = 0) -> Trace:
         Trace(value=4.0, error=0.0, probes=2)
     """
     check_loss(loss)
+    check_count("probes", probes, "products with the Hessian")
     if probes < 2:
         raise ValueError(f"probes must be at least 2, or the estimate has no error; got {probes}")
     generator = torch.Generator().manual_seed(derive("hutchinson", seed))
     found = []
-    for _ in range(probes):
+    for _ in range(int(probes)):
         signs = torch.randint(0, 2, (loss.size,), dtype=torch.int8, generator=generator)
         probe = loss.freeze(signs.mul_(2).sub_(1).to(loss.device, loss.dtype))
         found.append(dot(probe, loss.hessian_times(probe)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from trainflat.flat.choices import Choice, chance, check
+from trainflat.flat.choices import Choice, chance, check, check_count
 
 __all__ = ["Always", "Every", "From", "HighNorm", "Sometimes"]
 
@@ -27,6 +27,7 @@ class Every(Always):
 
     def __init__(self, k: int):
         super().__init__()
+        check_count("k", k, "steps")
         if k < 1:
             raise ValueError(f"k counts steps and must be at least 1, got {k}")
         self.k = k
