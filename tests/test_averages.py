@@ -114,6 +114,17 @@ def test_half_a_checkpoint_is_told():
         flat.swa(checkpoints=2.5)
 
 
+def test_an_average_of_nothing_is_not_applied():
+    model, average = nn.Linear(4, 1), flat.swa()
+    average(dict(model.named_parameters()), 0.5)  # before its first checkpoint
+    with pytest.raises(
+        ValueError, match="nothing to put .* swa of checkpoints 6 to 10, with 0 of them so far; show it"
+    ):
+        average.apply_to(model)
+    with pytest.raises(ValueError, match="nothing to put into the model yet: ema"):
+        flat.ema().apply_to(model)
+
+
 def test_an_average_of_other_parameters_is_not_applied():
     one, other, average = nn.Linear(4, 1), nn.Linear(4, 3), flat.ema()
     average(dict(one.named_parameters()), 1.0)

@@ -159,8 +159,13 @@ class _Mean:
         """Copy the average into the model; what it never saw stays, such as a frozen layer, and what a mask prunes stays zero.
 
         Raises:
-            ValueError: If a shape differs, or the average saw parameters and none of them is the model's.
+            ValueError: If a shape differs, or the average saw no parameters yet, or none of them is the model's.
         """
+        if not self.count:
+            raise ValueError(
+                f"there is nothing to put into the model yet: {self}; show it the weights after every step, "
+                "average(dict(model.named_parameters()), (step.index + 1) / steps)"
+            )
         here = {name: p for name, p in model.named_parameters() if name in self.mean}
         if self.mean and not here:
             raise ValueError(
