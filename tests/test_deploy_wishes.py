@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import tomllib
 from html.parser import HTMLParser
@@ -333,6 +334,18 @@ def test_two_searches_in_a_store_keep_their_own_recipes(at, tmp_path):
         assert kept["defaults"]["epochs"] == epochs
     assert first.name == second.name == "compress-reviews"
     assert re.fullmatch(r"compress-reviews-[0-9a-f]{6}", third.name)
+
+
+def test_a_table_that_has_changed_since_is_read_and_trained_on_anew_in_the_same_process(at, tmp_path):
+    table = Path(shutil.copy(at.table, tmp_path / "changing.csv"))
+    of_table = SimpleNamespace(table=str(table), model=at.model, store=tmp_path / "store")
+    before = search(of_table, ways=("pruned",))
+    table.write_text(table.read_text().replace(",good,", ",yes,").replace(",bad,", ",no,"))
+    after = search(of_table, ways=("pruned",))
+    assert (before.task.labels, after.task.labels) == (("bad", "good"), ("no", "yes"))
+    assert {*before.predict(TEXTS, before.offers[0])} <= {"bad", "good"}  # the first one stays what it was
+    assert {*after.predict(TEXTS)} <= {"no", "yes"}
+    assert not {row["key"] for row in before._rows} & {row["key"] for row in after._rows}
 
 
 def test_a_search_that_is_refused_leaves_the_recipe_of_the_one_before(at):

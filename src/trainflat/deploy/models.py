@@ -26,7 +26,7 @@ class Models:
 
     @cached_property
     def task(self) -> Any:
-        """The task that everything was trained on."""
+        """The task that everything was trained on; asked for once, while its files are what they were then."""
         return make_task(self._plan.jobs[0].stage.task)
 
     def of(self, offer: Offer) -> nn.Module:
@@ -41,7 +41,7 @@ class Models:
         job = self._job(offer)
         source = job.parents["model"] if job.kind in ("Quantize", "OneShot") else job
         done = self._store.done(source.key) or {}
-        found = Parent(source.stage, self._store.folder(source.key), done["rows"]).model(source.seed).eval()
+        found = Parent(source.stage, self._store.folder(source.key), done["rows"]).model(source.seed, self.task).eval()
         if job.kind == "OneShot":
             masks = list(job.stage.masks(self.task, found))
             min(masks, key=lambda mask: abs(mask.sparsity - offer.sparsity)).apply_to(found)

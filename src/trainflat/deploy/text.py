@@ -18,7 +18,7 @@ from trainflat.deploy.kernels import check_kernels
 from trainflat.deploy.search import planned, search
 from trainflat.deploy.smaller import Smaller
 from trainflat.experiments import progress
-from trainflat.experiments.resolve import Spec, check
+from trainflat.experiments.resolve import Spec, check, look_anew
 from trainflat.experiments.runner import pick_device
 from trainflat.experiments.store import Store
 from trainflat.experiments.trials import Trials
@@ -149,6 +149,7 @@ def _named(source: Any, root: Path) -> str:
 
 def _checked(task: Mapping[str, Any], ways: Sequence[str]) -> Any:
     """The task, once its table, its tokenizer and its checkpoint were read and found to be what all ways need."""
+    look_anew()
     spec = Spec.parse(dict(task), "task")
     check(spec, TASKS)
     made = make_task(spec)

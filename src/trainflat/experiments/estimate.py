@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from trainflat.experiments.plan import Job
-from trainflat.experiments.resolve import Spec, find
+from trainflat.experiments.resolve import Spec, files_behind, find
 from trainflat.experiments.stages.imp import Imp
 from trainflat.experiments.stages.training import Training
 from trainflat.experiments.store import Store, identity, write_json
@@ -168,7 +168,7 @@ _epochs: dict[str, int] = {}
 
 def _per_epoch(spec: Spec) -> int:
     """Batches of an epoch: from the factory's ``steps_per_epoch``, which reads no data, or from the task itself."""
-    name = json.dumps([spec.name, spec.kwargs], sort_keys=True)
+    name = json.dumps([spec.name, spec.kwargs, files_behind(spec, TASKS)], sort_keys=True)
     if name not in _epochs:
         counts = getattr(find(spec.name, TASKS), "steps_per_epoch", None)
         _epochs[name] = counts(**spec.kwargs) if counts else make_task(spec).steps_per_epoch

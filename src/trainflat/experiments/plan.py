@@ -11,7 +11,7 @@ from typing import Any
 from trainflat.experiments import stages
 from trainflat.experiments.changes import changes
 from trainflat.experiments.recipe import Recipe, check_seeds
-from trainflat.experiments.resolve import Spec, check, find, near
+from trainflat.experiments.resolve import Spec, check, files_behind, find, look_anew, near
 from trainflat.experiments.resources import Resources
 from trainflat.experiments.store import identity
 
@@ -60,11 +60,15 @@ def plan(
 ) -> Plan:
     """Resolve every stage for every seed and point of the sweep; stages that don't differ are one job.
 
+    Files are looked at as they are now: after a change of the data, another plan in the same process has other stages.
+
     Raises:
         ValueError, LookupError: For any unknown name, keyword or field and any value that cannot be, naming the near miss.
     """
     if smoke and "smoke" not in recipe.document:
         raise ValueError(f"{recipe.name} has no [smoke]; write its small size there, such as steps = 4 and seeds = [0]")
+    _resolutions.clear()
+    look_anew()
     tables = recipe.document["stage"]
     kinds = {name: _kind(recipe.name, name, table["kind"]) for name, table in tables.items()}
     _check_kinds(recipe.name, kinds)
@@ -200,8 +204,7 @@ def _resolved(spec: Spec, metadata: Mapping[str, Any], where: str) -> dict[str, 
     if memo not in _resolutions:
         try:
             keywords = check(spec, metadata["homes"], metadata["given"])
-            fingerprint = getattr(find(spec.name, metadata["homes"]), "fingerprint", None)
-            files = fingerprint(**spec.kwargs) if fingerprint else None
+            files = files_behind(spec, metadata["homes"])
         except (LookupError, ValueError, TypeError, FileNotFoundError) as error:
             raise type(error)(f"{where}: {error.args[0] if error.args else error}") from error
         _resolutions[memo] = {"name": spec.name, **keywords, "fingerprint": files}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Spec", "build", "check", "component", "find", "near", "parent", "sentence"]
+__all__ = ["Spec", "build", "check", "component", "files_behind", "find", "look_anew", "near", "parent", "sentence"]
 
 WAYS_OUT = {
     errno.EACCES: "cannot read or write {path}: permission denied; name another place, or change the permissions of {near}",
@@ -149,6 +149,27 @@ def build(spec: Spec, homes: Iterable[str], *args: Any, **extra: Any) -> Any:
     takes = inspect.signature(make).parameters
     usable = {key: value for key, value in extra.items() if key in takes}
     return make(*args, **{**usable, **spec.kwargs})
+
+
+_files: dict[str, str | None] = {}
+
+
+def files_behind(spec: Spec, homes: Iterable[str]) -> str | None:
+    """The digest of the files that a component reads, None of one that reads none: as they were when `look_anew` was called last.
+
+    Raises:
+        LookupError, ValueError, FileNotFoundError, ImportError: As the component's ``fingerprint``, for what is missing.
+    """
+    memo = f"{homes} {spec.name} {sorted(spec.kwargs.items(), key=str)}"
+    if memo not in _files:
+        fingerprint = getattr(find(spec.name, homes), "fingerprint", None)
+        _files[memo] = fingerprint(**spec.kwargs) if fingerprint else None
+    return _files[memo]
+
+
+def look_anew() -> None:
+    """Forget what files held: a plan looks at them as they are, however often this process has planned before."""
+    _files.clear()
 
 
 def _parts(home: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from trainflat import compress, train
-from trainflat.experiments.resolve import Spec, build
+from trainflat.experiments.resolve import Spec, build, files_behind
 from trainflat.train.files import read
 
 __all__ = [
@@ -61,14 +61,14 @@ class Parent:
         """The task that the stage was about."""
         return make_task(self.stage.task)
 
-    def model(self, seed: int) -> nn.Module:
-        """The model that the stage left behind, shrunk if the stage shrank it."""
+    def model(self, seed: int, task: Any = None) -> nn.Module:
+        """The model that the stage left behind, shrunk if the stage shrank it; of its task, where that is at hand."""
         path = self._file("model.safetensors")
         try:
             tensors, header = read(path)
         except ValueError as error:
             raise ValueError(f"{path} is damaged; {self._again}") from error
-        model = self.task().model(seed)
+        model = (task or self.task()).model(seed)
         if "small" in header:
             compress.carve(model, compress.structure(model), compress.Shape.of(header["small"]))
         train.restore(model, tensors)
@@ -117,8 +117,8 @@ _tasks: dict[str, Any] = {}
 
 
 def make_task(spec: Spec) -> Any:
-    """The task a spec names; made once in a process, since reading and tokenising data takes time."""
-    key = json.dumps([spec.name, spec.kwargs], sort_keys=True)
+    """The task a spec names; made once for files as they are, since reading and tokenising data takes time."""
+    key = json.dumps([spec.name, spec.kwargs, files_behind(spec, TASKS)], sort_keys=True)
     if key not in _tasks:
         _tasks.clear()  # one at a time in memory: a study's tasks come one after the other
         _tasks[key] = build(spec, TASKS)
