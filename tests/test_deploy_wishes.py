@@ -626,6 +626,19 @@ def test_several_seeds_are_chosen_kept_and_predict_the_same_and_nothing_is_repea
     assert found.best.variant == "int8 per_channel"
 
     model, tokenizer = hf.load(str(found.save(tmp_path / "small")))
+    own, values = found.task.evaluate(model), found.best.values
+    assert values[0] == pytest.approx(own[metric], abs=1e-6) != found.best.value.mean
+    assert f"means over 2 seeds; the model itself is of seed 0, with {100 * own[metric]:.1f}." in found.said
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert f"- Metric: {metric} {100 * own[metric]:.1f}," in card
+    mean = 100 * found.best.value.mean
+    assert f"on 20 held-out examples; it is the model of seed 0, and the mean over 2 seeds is {mean:.1f}\n" in card
+    if label == "stars":
+        rows = [row for row in found._rows if row.get("value") in values.values() and "pearson" in row["metrics"]]
+        errors = [row["metrics"]["rmse"] for row in rows]
+        assert len(errors) == 2
+        assert f"off by {np.mean(errors):.3g} (rmse, in the labels' unit)" in found.said
+        assert f", rmse {own['rmse']:.3g} in the labels' unit, on 20" in card
     with torch.no_grad():
         logits = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
     if label == "stars":

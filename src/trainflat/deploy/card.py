@@ -9,26 +9,22 @@ from scipy import stats
 
 from trainflat.deploy.guess import beware
 from trainflat.reports.forgone import forgone
-from trainflat.reports.numbers import percent
+from trainflat.reports.numbers import percent, points
 from trainflat.reports.offers import Offer
+from trainflat.reports.rows import Row
 
-__all__ = ["card", "interval", "packing"]
+__all__ = ["card", "interval", "packing", "rounded"]
 
 
-def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document: Mapping[str, Any], at: str) -> str:
-    """The notes of a model card, in Markdown; ``at`` says at what setting the latency was measured."""
-    count = len(task.held_out)
+def card(task: Any, row: Row, offer: Offer, offers: Sequence[Offer], document: Mapping[str, Any], at: str) -> str:
+    """The notes of a model card, in Markdown; ``row`` is what this very model scored, ``at`` the setting of its latency."""
     host = document.get("environment", {})
     packages = host.get("packages", {})
-    low, high = interval(offer.value.mean, count) if metric == "accuracy" else (None, None)
-    sure = (
-        f", 95 % interval {100 * low:.1f} to {100 * high:.1f} (Wilson)" if low is not None and high is not None else ""
-    )
     gone = offer.sizes.get("sparsity_layers")
     machine = offer.device if offer.device != "cpu" else host.get("processor") or "one machine"
     lines = {
         "Data": task.note,
-        "Metric": f"{metric} {100 * offer.value.mean:.1f}{sure} on {count:,} held-out examples",
+        "Metric": _metric(row, len(task.held_out), offer),
         "Model": f"{offer.name}, from {task.model_name}",
         "Size": f"{offer.bytes / 1e6:.1f} MB{' once packed' * bool(packing(offer))}, {offer.parameters:,.0f} parameters"
         + (f", {100 * gone:.0f} % of the layers' removed" if gone else "")
@@ -41,6 +37,15 @@ def card(task: Any, metric: str, offer: Offer, offers: Sequence[Offer], document
         "With": f"trainflat {packages.get('trainflat')}, torch {packages.get('torch')}",
     }
     return "\n".join(f"- {name}: {said}" for name, said in lines.items() if said)
+
+
+def rounded(number: float) -> str:
+    """An error in the labels' unit, to three digits.
+
+    >>> rounded(0.42149), rounded(32349.2), rounded(3.0)
+    ('0.421', '32,300', '3')
+    """
+    return f"{float(f'{number:.3g}'):,g}"
 
 
 def packing(offer: Offer) -> str | None:
@@ -65,3 +70,15 @@ def interval(share: float, n: int, confidence: float = 0.95) -> tuple[float, flo
     middle = share + z * z / (2 * n)
     spread = z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
     return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
+
+
+def _metric(row: Row, count: int, offer: Offer) -> str:
+    """What the model scored itself; of several seeds which one it is of, and their mean."""
+    said = f"{row['metric']} {points(row['value'])}"
+    if row["metric"] == "accuracy":
+        low, high = interval(row["value"], count)
+        said += f", 95 % interval {points(low)} to {points(high)} (Wilson)"
+    if "rmse" in row["metrics"]:
+        said += f", rmse {rounded(row['metrics']['rmse'])} in the labels' unit,"
+    seeds = f"; it is the model of seed {row['seed']}, and the mean over {offer.value.n} seeds is {points(offer.value.mean)}"
+    return f"{said} on {count:,} held-out examples{seeds * (offer.value.n > 1)}"

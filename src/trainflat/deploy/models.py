@@ -47,12 +47,12 @@ class Models:
             min(masks, key=lambda mask: abs(mask.sparsity - offer.sparsity)).apply_to(found)
         return found
 
-    def row(self, offer: Offer) -> Row:
-        """The row of an offer's metric."""
+    def rows(self, offer: Offer) -> list[Row]:
+        """The rows of an offer's metric, one for each seed; the first is that of `of`'s model."""
         data, wanted = results(self._rows), (offer.task, offer.arm, offer.variant, offer.sparsity)
-        return next(row for row in self._rows if row.get("value") is not None and model(data, row) == wanted)
+        return [row for row in self._rows if row.get("value") is not None and model(data, row) == wanted]
 
     def _job(self, offer: Offer) -> Job:
         """The stage that scored an offer."""
-        key = self.row(offer)["key"]
+        key = self.rows(offer)[0]["key"]
         return next(job for job in self._plan.jobs if job.key == key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from trainflat import int8, reports, train
-from trainflat.deploy.card import card, packing
+from trainflat.deploy.card import card, packing, rounded
 from trainflat.deploy.command import with_commands
 from trainflat.deploy.errors import mistakes
 from trainflat.deploy.guess import beware
@@ -24,6 +25,7 @@ from trainflat.new_folder import filling
 from trainflat.reports import glance
 from trainflat.reports.forgone import best_dense, facts, forgone
 from trainflat.reports.front import choose, pareto
+from trainflat.reports.numbers import points
 from trainflat.reports.offers import Offer, offers, setting, stated
 
 __all__ = ["Smaller"]
@@ -62,7 +64,7 @@ class Smaller:
         else:
             self.best = found = self.offer(wanted["offer"])
             self.said = f"{found.name}: {facts(found)}, as asked for. {forgone(found, self.offers)}".rstrip()
-        self.said = " ".join(filter(None, [self.said, self._error(), beware(self.task, self.offers)]))
+        self.said = " ".join(filter(None, [self.said, self._seed(), self._error(), beware(self.task, self.offers)]))
 
     def __repr__(self) -> str:
         return f"Smaller({len(self.offers)} models, {len(self.front)} on the front; {self.said})"
@@ -134,7 +136,7 @@ class Smaller:
         rows, offer = list(self._rows), self.best if offer is None else self._fitting(offer)
         if offer is not None and self._has_texts:
             found = mistakes(self.task, self._ready(offer), self.model(self._largest()))
-            scored = self._models.row(offer)
+            scored = self._models.rows(offer)[0]
             rows = [{**row, **found} if row is scored else row for row in rows]
         header = {key: value for key, value in self._document.items() if key != "points"}
         return reports.write_all(rows, {**header, "chosen": self._chosen(offer)}, folder)[0]
@@ -154,7 +156,7 @@ class Smaller:
         self._check_texts("save")
         with filling(folder) as aside:
             at = stated(setting(self._rows) or ())
-            notes = card(self.task, self.metric, chosen, self.offers, self._document, at)
+            notes = card(self.task, self._models.rows(chosen)[0], chosen, self.offers, self._document, at)
             self.task.save(aside, self._keepable(chosen), notes=notes)
             (aside / "recipe.toml").write_text(self._recipe, encoding="utf-8")
             self.report(aside / "report", chosen)
@@ -177,14 +179,20 @@ class Smaller:
                 f"{what} needs a task made of a table of texts, and {self.task.name} is none; model(offer) gives any model"
             )
 
+    def _seed(self) -> str:
+        """Of several seeds which one's model is had, and its own score."""
+        if self.best is None or self.best.value.n < 2:
+            return ""
+        own, n = self._models.rows(self.best)[0], self.best.value.n
+        return f"These are means over {n} seeds; the model itself is of seed {own['seed']}, with {points(own['value'])}."
+
     def _error(self) -> str:
         """Of a regression how far the chosen model's numbers are off: a correlation does not see their scale."""
-        if self.best is None:
+        if self.best is None or not self._has_texts or self.task.labels:
             return ""
-        small, large = (self._models.row(offer)["metrics"].get("rmse") for offer in (self.best, self._largest()))
-        if small is None or large is None:
-            return ""
-        return f"Its numbers are off by {small:.3g} (rmse, in the labels' unit), those of the best dense model by {large:.3g}."
+        of = lambda offer: rounded(fmean(row["metrics"]["rmse"] for row in self._models.rows(offer)))
+        dense = "" if self.best == self._largest() else f", those of the best dense model by {of(self._largest())}"
+        return f"Its numbers are off by {of(self.best)} (rmse, in the labels' unit){dense}."
 
     def _fitting(self, offer: Offer | str | None) -> Offer:
         """The offer that is meant: this one, that of this name, or the best."""
