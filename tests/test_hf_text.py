@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,20 @@ def test_what_is_no_pair_is_not_encoded_where_the_task_is_about_pairs(prices, ch
     assert task.encode([("the cat", "a dog")])["token_type_ids"].any()
     with pytest.raises(TypeError, match="prices reads pairs of texts and takes a list of them; got"):
         task.encode(given)
+
+
+@pytest.mark.parametrize("text2", [None, "two"])
+def test_the_lines_of_the_card_run_and_give_pairs_where_the_model_reads_them(
+    prices, checkpoint, tmp_path, capsys, text2
+):
+    task = hf.text(prices, text="one", text2=text2, label="price", model=checkpoint)
+    task.save(tmp_path / "kept", task.model(seed=0))
+    card = (tmp_path / "kept" / "README.md").read_text()
+    exec(card.split("```")[1].removeprefix("python").replace("path/to/this/folder", str(tmp_path / "kept")), {})
+    texts = ["a text", "another one"]
+    given = list(zip(texts, ["its pair", "the other's pair"], strict=True)) if text2 else texts
+    told = task.predicted(task.model(seed=0).eval()(**task.encode(given)).logits.detach().numpy())
+    assert json.loads(capsys.readouterr().out) == pytest.approx(told, rel=1e-7)
 
 
 def test_the_note_says_what_was_found_split_and_left_out(tmp_path, checkpoint):

@@ -126,7 +126,7 @@ class SequenceTask:
         """Keep a trained model as `trainflat.hf.small.save` does, with its tokenizer, which then cuts where the task does."""
         words = copy.deepcopy(self._tokenizer)
         words.model_max_length = self.max_length
-        small.save(folder, model, words, notes=notes)
+        small.save(folder, model, words, notes=notes, pairs=len(self._train.texts) == 2)
 
     def _evaluation(self, split: str, size: int = EVALUATION_BATCH, first: int | None = None) -> Iterator[Batch]:
         """Longest first, so that little is padded and memory is known at once; metrics do not depend on the order."""

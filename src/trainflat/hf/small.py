@@ -33,11 +33,13 @@ from trainflat import hf
 
 model, tokenizer = hf.load("path/to/this/folder")
 with torch.no_grad():
-    logits = model(**tokenizer(["a text", "another one"], padding=True, truncation=True, return_tensors="pt")).logits
+    logits = model(**tokenizer({texts}, padding=True, truncation=True, return_tensors="pt")).logits
 print({answer})
 ```
 """
 
+TEXTS = '["a text", "another one"]'
+PAIRS = f"""{TEXTS}, ["its pair", "the other's pair"]"""
 LABEL = "[model.config.id2label[int(i)] for i in logits.argmax(-1)]"
 SCORE = "(logits[:, 0] * model.config.score_deviation + model.config.score_mean).tolist()"
 SMALLER = (
@@ -51,7 +53,7 @@ GRIDS = {
 }
 
 
-def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, *, notes: str = "") -> None:
+def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, *, notes: str = "", pairs: bool = False) -> None:
     """Write a transformers model as it is, head included, with its shape and grid beside it, and never a pickle.
 
     Args:
@@ -60,6 +62,7 @@ def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, *, notes: 
             ``static_int8`` or ``weight_only`` makes of that or of a whole model; or a whole one.
         tokenizer: Its tokenizer, if the folder is to be used alone.
         notes: What the card says first: the task, how it was trained, what was measured.
+        pairs: Whether it reads two texts at a time, as the card's lines then do.
 
     Raises:
         TypeError: If it is not of transformers.
@@ -82,10 +85,12 @@ def save(folder: str | Path, model: nn.Module, tokenizer: Any = None, *, notes: 
         config.save_pretrained(str(folder))
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
-    (folder / "README.md").write_text(_card(model, config, shape, grid, notes), encoding="utf-8")
+    (folder / "README.md").write_text(_card(model, config, shape, grid, notes, pairs), encoding="utf-8")
 
 
-def _card(model: nn.Module, config: Any, shape: compress.Shape | None, grid: dict[str, Any] | None, notes: str) -> str:
+def _card(
+    model: nn.Module, config: Any, shape: compress.Shape | None, grid: dict[str, Any] | None, notes: str, pairs: bool
+) -> str:
     base = getattr(config, "_name_or_path", "") or ""
     bits = (grid or {}).get("bits", 8)
     counted = sum(tensor.numel() for tensor in compress.plain_tensors(model).values())
@@ -98,6 +103,7 @@ def _card(model: nn.Module, config: Any, shape: compress.Shape | None, grid: dic
     return CARD.format(
         base=base if base and not Path(base).is_absolute() else "unknown",
         name=type(model).__name__,
+        texts=PAIRS if pairs else TEXTS,
         answer=SCORE if hasattr(config, "score_mean") else LABEL,
         what=" and ".join(["shrunk"] * bool(shape) + [f"in int{bits}"] * bool(grid)) or "fine-tuned",
         warning=SMALLER if shape or grid else "",
