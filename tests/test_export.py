@@ -380,6 +380,30 @@ def test_a_compressed_folder_is_scored_on_its_own_table_and_without_it_says_so(c
     assert "gone.csv" in said
 
 
+def test_a_folder_about_pairs_is_exported_as_one_where_its_data_is_not(compressed, tmp_path):
+    root, _ = compressed
+    shutil.copytree(root / "small", tmp_path / "moved")
+    recipe = tmp_path / "moved" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("reviews.csv", "gone.csv").replace("max_", 'text2 = "other", max_'))
+    source = export.source.open_source(tmp_path / "moved")
+    assert (source.task, source.pair) == (None, True)
+
+
+def test_a_table_that_has_changed_since_is_not_scored(compressed, tmp_path):
+    """Rows that the model was trained on would be among those that it is scored on."""
+    root, task = compressed
+    run = tmp_path / "small" / "report" / "run.json"
+    shutil.copytree(root / "small", tmp_path / "small")
+    run.parent.mkdir()
+    made_of = {"data": str(root / "reviews.csv"), "text": "review", "label": "verdict", "model": task.model_name}
+    run.write_text(json.dumps({"files": hf.text.fingerprint(**made_of)}))
+    assert export.source.open_source(tmp_path / "small").task is not None
+    run.write_text(json.dumps({"files": "another"}))
+    source = export.source.open_source(tmp_path / "small")
+    assert source.task is None
+    assert "has changed since, so its metric was not measured again" in source.remarks[0]
+
+
 def test_safetensors_come_back_bit_for_bit(finished, stages, tmp_path):
     for kind in ("whole", "shrunk", "int8"):
         done = cli("export", finished[kind], "--to", "safetensors", "--out", tmp_path / kind)

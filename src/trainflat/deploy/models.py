@@ -29,6 +29,11 @@ class Models:
         """The task that everything was trained on; asked for once, while its files are what they were then."""
         return make_task(self._plan.jobs[0].stage.task)
 
+    @property
+    def files(self) -> str | None:
+        """The digest of the files, table and checkpoint, that everything was trained on."""
+        return self._plan.jobs[0].settings["task"]["fingerprint"]
+
     def of(self, offer: Offer) -> nn.Module:
         """The model as it is offered."""
         job, floats = self._job(offer), self.floats(offer)

@@ -139,7 +139,8 @@ class Smaller:
             scored = self._models.rows(offer)[0]
             rows = [{**row, **found} if row is scored else row for row in rows]
         header = {key: value for key, value in self._document.items() if key != "points"}
-        return reports.write_all(rows, {**header, "chosen": self._chosen(offer)}, folder)[0]
+        about = {"chosen": self._chosen(offer), "files": self._models.files}
+        return reports.write_all(rows, {**header, **about}, folder)[0]
 
     def save(self, folder: str | Path, offer: Offer | str | None = None) -> Path:
         """The model as a folder: weights, configuration, tokenizer, a card, the recipe and the report; there whole or not at all.
@@ -184,7 +185,9 @@ class Smaller:
         if self.best is None or self.best.value.n < 2:
             return ""
         own, n = self._models.rows(self.best)[0], self.best.value.n
-        return f"These are means over {n} seeds; the model itself is of seed {own['seed']}, with {points(own['value'])}."
+        return (
+            f"These are means over {n} seeds; the model itself is of seed {own['seed']}, with {points(own['value'])}."
+        )
 
     def _error(self) -> str:
         """Of a regression how far the chosen model's numbers are off: a correlation does not see their scale."""

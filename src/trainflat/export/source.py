@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from trainflat.experiments.recipe import read
-from trainflat.experiments.resolve import Spec, sentence
-from trainflat.experiments.work import Parent, make_task
+from trainflat.experiments.resolve import Spec, files_behind, look_anew, sentence
+from trainflat.experiments.work import TASKS, Parent, make_task
 
 __all__ = ["Source", "open_source"]
 
@@ -29,6 +29,7 @@ class Source:
         model: In evaluation mode, on the CPU.
         words: Its tokenizer; None for a model that reads no texts.
         task: What it was trained on, if that is known and its data is there.
+        pair: Whether its task is about two texts at a time, known from its recipe where the data is not there.
         row: What a finished stage says of it: metric, sparsity; empty elsewhere.
         remarks: What could not be found, in sentences.
     """
@@ -37,6 +38,7 @@ class Source:
     model: nn.Module
     words: Any = None
     task: Any = None
+    pair: bool = False
     row: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
@@ -49,11 +51,6 @@ class Source:
 
         own = finished.longest(self.model, self.words)
         return min(own, getattr(self.task, "max_length", own))
-
-    @property
-    def pair(self) -> bool:
-        """Whether its task is about two texts at a time."""
-        return len(getattr(getattr(self.task, "_train", None), "texts", ())) == 2
 
     def example(self, batch: int, length: int | None = None) -> Any:
         """A batch for timing: random tokens; or the task's own examples, of ``length`` tokens if these have any."""
@@ -84,8 +81,8 @@ def open_source(folder: str | Path) -> Source:
     from trainflat.hf import finished
 
     model, words = finished.load(folder)
-    task, remarks = _task_of_recipe(folder / "recipe.toml")
-    return Source(folder, model, words, task, {}, remarks)
+    task, pair, remarks = _task_of_recipe(folder / "recipe.toml", folder / "report" / "run.json")
+    return Source(folder, model, words, task, pair, {}, remarks)
 
 
 def _stage(folder: Path) -> Source:
@@ -100,11 +97,12 @@ def _stage(folder: Path) -> Source:
     parent = Parent(SimpleNamespace(task=spec), folder, done["rows"])
     model = parent.model(int(stage["seed"])).eval()
     task = parent.task()
+    pair = len(getattr(getattr(task, "_train", None), "texts", ())) == 2
     if not hasattr(getattr(model, "config", None), "save_pretrained"):
-        return Source(folder, model, None, task, parent.row)
+        return Source(folder, model, None, task, pair, parent.row)
     from trainflat.hf import finished
 
-    return Source(folder, model, finished.tokenizer(task.model_name), task, parent.row)
+    return Source(folder, model, finished.tokenizer(task.model_name), task, pair, parent.row)
 
 
 def _spec(folder: Path, stage: Mapping[str, Any]) -> Spec:
@@ -120,14 +118,21 @@ def _spec(folder: Path, stage: Mapping[str, Any]) -> Spec:
     raise LookupError(f"{folder} does not say what its model was trained on, nor does any stage beside it")
 
 
-def _task_of_recipe(path: Path) -> tuple[Any, tuple[str, ...]]:
-    """The task of the recipe that `trainflat compress` leaves beside a model; a sentence where its data is gone."""
-    if not path.is_file():
-        return None, ()
+def _task_of_recipe(recipe: Path, run: Path) -> tuple[Any, bool, tuple[str, ...]]:
+    """What `trainflat compress` leaves beside a model: the task, whether it is about pairs, and a sentence where it cannot be
+    scored again, its data being gone or not that of the training."""
+    if not recipe.is_file():
+        return None, False, ()
+    pair, unscored = False, "so its metric was not measured again"
     try:
-        return make_task(Spec.parse(read(str(path)).document["defaults"]["task"], str(path))), ()
+        spec = Spec.parse(read(str(recipe)).document["defaults"]["task"], str(recipe))
+        pair = spec.kwargs.get("text2") is not None
+        look_anew()
+        if run.is_file() and _json(run).get("files", files := files_behind(spec, TASKS)) != files:
+            return None, pair, (f"its table or the checkpoint that it was made from has changed since, {unscored}",)
+        return make_task(spec), pair, ()
     except (LookupError, ValueError, OSError, ImportError) as error:
-        return None, (f"its data was not found, so its metric was not measured again: {sentence(error)}",)
+        return None, pair, (f"its data was not found, {unscored}: {sentence(error)}",)
 
 
 def _json(path: Path) -> dict[str, Any]:
