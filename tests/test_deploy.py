@@ -203,6 +203,9 @@ def test_the_command_keeps_a_model_and_says_why(table, checkpoint, store, tmp_pa
     assert told["model"] == str(tmp_path / "small")
     assert hf.load(told["model"])[0].config.id2label == {0: "bad", 1: "good"}
     assert told["front"]
+    assert told["at"] == "cpu, 1 thread, batch of 1 x 7 tokens"
+    shown = CliRunner().invoke(app, ["compress", table, *COMMAND, *options[:-2], "--probe", "0"]).stdout
+    assert f"ms: {told['at']}" in " ".join(shown.split())
     fastest = "|".join(re.escape(backend.NAME) for backend in int8.BACKENDS)
     assert re.match(rf"float32 stays: no int8 |({fastest}) is the fastest int8 that is right here: ", told["int8"])
 

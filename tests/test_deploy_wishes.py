@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 import tomllib
+from html import unescape
 from html.parser import HTMLParser
 from importlib import import_module
 from itertools import pairwise
@@ -490,6 +491,9 @@ def test_where_nothing_was_learned_it_says_so(at, tmp_path):
     nothing = search(at, **small)
     assert "Beware: no dense model does better than always saying 'bad' (50.0), so nothing was learned" in nothing.said
     assert "- To be known: Beware: no dense model" in (nothing.save(tmp_path / "small") / "README.md").read_text()
+    page = unescape((tmp_path / "small" / "report" / "report.html").read_text())
+    assert "Beware: no dense model does better than always saying 'bad' (50.0), so nothing was learned" in page
+    assert "rows with the same text on one side. Model: " in page
     learned = search(at, epochs=6.0, ways=("int8",))
     assert max(offer.value.mean for offer in learned.offers) > 0.8
     assert "no dense model" not in learned.said
@@ -505,6 +509,29 @@ def test_of_few_rows_to_score_on_it_says_what_one_is_worth(rows, said):
     assert (beware(task, [offer]) == "") is not said
     numbers = SimpleNamespace(labels=(), held_out=task.held_out)
     assert ("the same 99 rows only, so chance" in beware(numbers, [offer])) is said
+
+
+@pytest.mark.parametrize(
+    ("lengths", "timed", "said"),
+    [
+        ([16] * 10 + [7] * 90, 7, "10 % of the texts that were scored fill all 16 tokens"),
+        ([7] * 91 + [16] * 9, 7, None),
+        (
+            [4] + [9] * 99,
+            4,
+            "that of the first text, of 4 tokens, and the middle one has 9. Measure at that (--set length=9)",
+        ),
+        ([9] + [4] * 99, 9, "of the first text, of 9 tokens, and the middle one has 4."),
+        ([4] + [8] * 99, 4, None),
+        ([4] + [9] * 99, 16, None),  # a length that was asked for
+    ],
+)
+def test_of_texts_that_are_cut_or_a_latency_of_an_unusual_one_it_says_so(lengths, timed, said):
+    labels = np.arange(100) % 2
+    task = SimpleNamespace(labels=("bad", "good"), held_out=SimpleNamespace(labels=labels), max_length=16)
+    task.lengths = np.array(lengths)
+    told = beware(task, [Offer("reviews", "all", "dense", 0.0, {0: 0.9}, 1.0, 1.0, 1.0, 1.0)], (1, timed, 1, "cpu"))
+    assert (said in told and told.count("Beware: ") == 1) if said else told == ""
 
 
 @pytest.mark.parametrize(("mean", "said"), [(0.0, True), (-0.2, True), (0.1, False)])
@@ -528,10 +555,11 @@ def test_a_task_without_texts_has_its_front_its_sentence_and_its_report(tmp_path
     assert not (tmp_path / "small").exists()
 
 
-def test_nothing_that_fits_is_shown_in_a_notebook_as_well(at):
+def test_nothing_that_fits_is_shown_in_a_notebook_and_a_report_as_well(at, tmp_path):
     none = search(at, budget_mb=0.001)
     assert none.best is None
     assert none.said in Strict(none._repr_html_()).text
+    assert none.said in unescape(none.report(tmp_path).read_text())
 
 
 def test_beside_adam_a_search_trains_with_sam_and_with_the_default_rule_for_pretrained_models():

@@ -202,7 +202,8 @@ def _tell(found: Any, fastest: str | None, written: dict[str, str]) -> None:
         )
         for one in found.front
     ]
-    print_table("Worth having", ["model", found.metric, "ms", "MB", "weights gone"], rows, found.task.note)
+    note = f"{found.task.note}; ms: {found.at}"
+    print_table("Worth having", ["model", found.metric, "ms", "MB", "weights gone"], rows, note)
     print(found.said)
     if fastest is not None:
         print(f"In int8 on this machine: {fastest}.")
@@ -214,7 +215,13 @@ def _tell(found: Any, fastest: str | None, written: dict[str, str]) -> None:
 
 def _tell_json(found: Any, fastest: str | None, written: dict[str, str]) -> None:
     """The same for programs."""
-    told = {"said": found.said, "int8": fastest, "data": found.task.note, "chosen": found.best and found.best.name}
+    told = {
+        "said": found.said,
+        "int8": fastest,
+        "data": found.task.note,
+        "at": found.at,
+        "chosen": found.best and found.best.name,
+    }
     print_json({**told, "front": [_plain(offer) for offer in found.front], **written})
 
 

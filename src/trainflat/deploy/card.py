@@ -7,7 +7,6 @@ from typing import Any
 
 from scipy import stats
 
-from trainflat.deploy.guess import beware
 from trainflat.reports.forgone import forgone
 from trainflat.reports.numbers import percent, points
 from trainflat.reports.offers import Offer
@@ -16,8 +15,20 @@ from trainflat.reports.rows import Row
 __all__ = ["card", "interval", "packing", "rounded"]
 
 
-def card(task: Any, row: Row, offer: Offer, offers: Sequence[Offer], document: Mapping[str, Any], at: str) -> str:
-    """The notes of a model card, in Markdown; ``row`` is what this very model scored, ``at`` the setting of its latency."""
+def card(
+    task: Any, row: Row, offer: Offer, offers: Sequence[Offer], document: Mapping[str, Any], at: str, aware: str
+) -> str:
+    """The notes of a model card, in Markdown.
+
+    Args:
+        task: What it was trained on.
+        row: What this very model scored.
+        offer: The model as it was offered.
+        offers: All of them.
+        document: Of the run.
+        at: The setting of its latency, in words.
+        aware: What `trainflat.deploy.guess.beware` says.
+    """
     host = document.get("environment", {})
     packages = host.get("packages", {})
     gone = offer.sizes.get("sparsity_layers")
@@ -32,7 +43,7 @@ def card(task: Any, row: Row, offer: Offer, offers: Sequence[Offer], document: M
         "Latency": f"{offer.latency:.2f} ms, median ({at}; {machine})",
         "To serve": packing(offer),
         "Given up": forgone(offer, offers),
-        "To be known": beware(task, offers),
+        "To be known": aware,
         "Made by": f"`{offer.made.get('command') or 'trainflat run recipe.toml'}`",
         "With": f"trainflat {packages.get('trainflat')}, torch {packages.get('torch')}",
     }

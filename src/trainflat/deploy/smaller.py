@@ -39,6 +39,7 @@ class Smaller:
         front: Those that no other one beats in both, by what was to be cheap (by default latency), the cheapest first.
         best: The one that fits what was wanted; None if none does.
         said: Why this one and what it gives up, or what comes nearest.
+        at: At what setting latency was measured.
         name: Under which the store keeps the search.
     """
 
@@ -58,13 +59,15 @@ class Smaller:
         self._by = wanted.get("by") or "latency"
         self.offers = offers(self._rows)
         self.front = pareto(self.offers, self._by)
+        self._at = setting(self._rows)
+        self.at = stated(self._at) if self._at else ""
         if wanted.get("offer") is None:
             wished = {key: value for key, value in wanted.items() if value is not None}
             self.best, self.said = choose(self.offers, **wished)
         else:
             self.best = found = self.offer(wanted["offer"])
             self.said = f"{found.name}: {facts(found)}, as asked for. {forgone(found, self.offers)}".rstrip()
-        self.said = " ".join(filter(None, [self.said, self._seed(), self._error(), beware(self.task, self.offers)]))
+        self.said = " ".join(filter(None, [self.said, self._remarks(self.best)]))
 
     def __repr__(self) -> str:
         return f"Smaller({len(self.offers)} models, {len(self.front)} on the front; {self.said})"
@@ -139,7 +142,8 @@ class Smaller:
             scored = self._models.rows(offer)[0]
             rows = [{**row, **found} if row is scored else row for row in rows]
         header = {key: value for key, value in self._document.items() if key != "points"}
-        about = {"chosen": self._chosen(offer), "files": self._models.files}
+        said = self.said if offer is None else self._remarks(offer)
+        about = {"chosen": self._chosen(offer), "said": said, "files": self._models.files}
         return reports.write_all(rows, {**header, **about}, folder)[0]
 
     def save(self, folder: str | Path, offer: Offer | str | None = None) -> Path:
@@ -156,8 +160,8 @@ class Smaller:
         folder, chosen = Path(folder), self._fitting(offer)
         self._check_texts("save")
         with filling(folder) as aside:
-            at = stated(setting(self._rows) or ())
-            notes = card(self.task, self._models.rows(chosen)[0], chosen, self.offers, self._document, at)
+            aware = beware(self.task, self.offers, self._at)
+            notes = card(self.task, self._models.rows(chosen)[0], chosen, self.offers, self._document, self.at, aware)
             self.task.save(aside, self._keepable(chosen), notes=notes)
             (aside / "recipe.toml").write_text(self._recipe, encoding="utf-8")
             self.report(aside / "report", chosen)
@@ -180,22 +184,27 @@ class Smaller:
                 f"{what} needs a task made of a table of texts, and {self.task.name} is none; model(offer) gives any model"
             )
 
-    def _seed(self) -> str:
+    def _remarks(self, offer: Offer | None) -> str:
+        """What is to be known beside an offer's figures, and of all of them."""
+        own = [] if offer is None else [self._seed(offer), self._error(offer)]
+        return " ".join(filter(None, [*own, beware(self.task, self.offers, self._at)]))
+
+    def _seed(self, offer: Offer) -> str:
         """Of several seeds which one's model is had, and its own score."""
-        if self.best is None or self.best.value.n < 2:
+        if offer.value.n < 2:
             return ""
-        own, n = self._models.rows(self.best)[0], self.best.value.n
+        own, n = self._models.rows(offer)[0], offer.value.n
         return (
             f"These are means over {n} seeds; the model itself is of seed {own['seed']}, with {points(own['value'])}."
         )
 
-    def _error(self) -> str:
-        """Of a regression how far the chosen model's numbers are off: a correlation does not see their scale."""
-        if self.best is None or not self._has_texts or self.task.labels:
+    def _error(self, offer: Offer) -> str:
+        """Of a regression how far an offer's numbers are off: a correlation does not see their scale."""
+        if not self._has_texts or self.task.labels:
             return ""
         of = lambda offer: rounded(fmean(row["metrics"]["rmse"] for row in self._models.rows(offer)))
-        dense = "" if self.best == self._largest() else f", those of the best dense model by {of(self._largest())}"
-        return f"Its numbers are off by {of(self.best)} (rmse, in the labels' unit){dense}."
+        dense = "" if offer == self._largest() else f", those of the best dense model by {of(self._largest())}"
+        return f"Its numbers are off by {of(offer)} (rmse, in the labels' unit){dense}."
 
     def _fitting(self, offer: Offer | str | None) -> Offer:
         """The offer that is meant: this one, that of this name, or the best."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from trainflat.hf import checkpoints, models, small, tokens
@@ -103,6 +104,11 @@ class SequenceTask:
         encoded = self._encoded(next(iter(self._held_out)))
         batch = encoded.batch(np.arange(size) % len(encoded))
         return batch if length is None else to_length(batch, length, longest=self.max_length, padding=encoded.padding)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " examples"]:
+        """How many tokens the held-out examples have, in their order, ``max_length`` at most."""
+        return self._encoded(next(iter(self._held_out))).lengths
 
     def encode(self, texts: Iterable[Any]) -> dict[str, Tensor]:
         """New texts, or pairs of texts, as the model's keyword arguments, padded to the longest of them.
