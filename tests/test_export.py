@@ -311,6 +311,16 @@ def test_bench_prints_model_folders_and_exported_ones_as_json_or_a_table(finishe
         assert said in table
 
 
+def test_folders_of_one_name_are_told_apart(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("here", "there"):
+        shutil.copytree(finished["whole"], f"{place}/small")
+    monkeypatch.setattr(by_onnxruntime, "NEEDS", ("onnx_that_is_not_there",))
+    one = ["--batches", "1", "--lengths", "4", "--seconds", "0.02"]
+    assert {"here/small", "there/small"} <= {*cli("bench", "here/small", "there/small", *one).output.split()}
+    assert "here/small" not in cli("bench", "here/small", *one).output
+
+
 def test_models_of_all_folders_take_turns(finished, monkeypatch):
     def counted(models, inputs, **how):
         sizes.append(len(models))

@@ -93,10 +93,13 @@ def bench(
     if as_json:
         print_json(found)
         return
+    names = {folder: Path(folder).name for folder in {row["folder"] for row in found["rows"]}}
+    if "" in names.values() or len({*names.values()}) < len(names):
+        names = {folder: folder for folder in names}  # small/ here and small/ there
     header = ["folder", "runtime", "batch", "tokens", "p50 ms", "p95 ms", "examples/s", "MB", "passes"]
     rows = [
         [
-            Path(row["folder"]).name,
+            names[row["folder"]],
             row["runtime"],
             str(row["batch"]),
             str(row["length"] or ""),
