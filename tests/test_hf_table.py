@@ -360,6 +360,14 @@ def test_label_names_that_a_file_declares_keep_their_order(tmp_path):
     assert target.values(table(tmp_path / "t.parquet")).tolist() == [1, 0, 1]
 
 
+def test_labels_that_are_bytes_are_one_sentence(tmp_path):
+    """As a column of a Parquet file is that does not say that it holds text."""
+    rows = pa.table({"review": ["a", "b", "c"], "stars": [b"bad", b"good", b"bad"]})
+    pq.write_table(rows, tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"row 1: column 'stars' is \"b'bad'\", not a label: a text, a number, true"):
+        table(tmp_path / "t.parquet")
+
+
 def test_a_decimal_and_a_date_are_labels_like_others(tmp_path):
     import datetime
     import decimal

@@ -119,7 +119,7 @@ def read(source: Source, columns: Columns) -> Table:
         try:
             for column, value in zip(texts, values):
                 column.append(value)
-            labels.append(values[count].strip() if isinstance(values[count], str) else values[count])
+            labels.append(_label(values[count]))
         except (AttributeError, TypeError, UnicodeEncodeError):
             raise _fault(f"{source.name} {source.unit} {number}", columns, values) from None
         if columns.groups:
@@ -186,6 +186,17 @@ def _missing(value: Any) -> bool:
     if isinstance(value, str):
         return not value or value.isspace()
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _label(value: Any) -> Any:
+    """A label as it is, blanks around a text cut off.
+
+    Raises:
+        TypeError: If it is bytes, which are nobody's label name; a list or the like is refused by `Coded`.
+    """
+    if isinstance(value, bytes):
+        raise TypeError("bytes")
+    return value.strip() if isinstance(value, str) else value
 
 
 def _fault(where: str, columns: Columns, values: Sequence[Any]) -> ValueError:
