@@ -309,6 +309,10 @@ def test_codes_keep_their_zeros(tmp_path):
 def test_the_kind_can_be_said_where_what_is_found_would_be_wrong(tmp_path):
     many = labelled(tmp_path, [i % 77 for i in range(200)])
     assert find(many).kind == "regression"
+    assert find(many).remarks == [
+        "77 different whole numbers; if they stand for classes say kind='classification' (--kind classification)"
+    ]
+    assert find(many, "regression").remarks == find(labelled(tmp_path, [1.5, 2, 3])).remarks == []
     assert find(many, "classification").names == tuple(map(str, range(77)))
     stars = labelled(tmp_path, [1, 2, 3])
     assert find(stars, "regression").values(stars).tolist() == [1, 2, 3]

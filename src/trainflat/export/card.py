@@ -87,7 +87,7 @@ def _facts(source: Source, about: Mapping[str, Any], first: Mapping[str, Any] | 
         "Metric": metric + "".join(f" ({remark})" for remark in about["remarks"]),
         "Sparsity": _sparsity(source),
         "Shape": f"hidden {shape.hidden}, heads {list(shape.heads)}, neurons {list(shape.neurons)}" if shape else "",
-        "Labels": ", ".join(about["labels"]),
+        "Labels": ", ".join(" ".join(label.split()) for label in about["labels"]),
         "Size and latency": "in the table, measured",
     }
 

@@ -62,6 +62,7 @@ def find(table: Table, kind: str | None = None) -> Target:
     * Other numbers: regression. (scikit-learn's ``type_of_target`` draws the same line between whole and other numbers,
       but takes any number of whole ones for classes.)
 
+    So more than 20 whole numbers are a regression, and a remark says how to have them as classes.
     Names come in the file's order where it declares them, else in the order of the numbers or the alphabet.
 
     Raises:
@@ -80,7 +81,9 @@ def find(table: Table, kind: str | None = None) -> Target:
     chosen = kind or _kind(table, where)
     pairs = "pair " * bool(table.columns.text2)
     if chosen == "regression":
-        target = Target(f"{pairs}regression")
+        whole = kind is None and all(float(value).is_integer() for value in values)
+        many = [f"{len(names)} different whole numbers; if they stand for classes {NAMES}"] * whole
+        target = Target(f"{pairs}regression", remarks=many)
         target.values(table)  # every label is a number, or a sentence says which is not
         return target
     remarks = _remarks(table)
@@ -94,8 +97,12 @@ def find(table: Table, kind: str | None = None) -> Target:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Label names in a sentence, the first few of them."""
-    return ", ".join(name[:30] for name in names[:SHOWN]) + ", …" * (len(names) > SHOWN)
+    """Label names in a sentence, the first few of them, each on one line.
+
+    >>> listed(["good", "not\\n good"])
+    'good, not good'
+    """
+    return ", ".join(" ".join(name.split())[:30] for name in names[:SHOWN]) + ", …" * (len(names) > SHOWN)
 
 
 def _kind(table: Table, where: str) -> str:
