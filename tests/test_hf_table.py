@@ -534,6 +534,9 @@ def test_a_validation_file_with_other_labels_or_columns_is_one_sentence(tmp_path
     odd = write(tmp_path / "odd.csv", [{"review": "a", "stars": "good"}, {"review": "b", "stars": "fair"}])
     with pytest.raises(ValueError, match="odd.csv line 3: label 'fair' is not one of bad, good, as in training"):
         ready(train, validation=str(odd))
+    one = write(tmp_path / "one.csv", [{"review": "a", "stars": "good"}, {"review": "b", "stars": "good"}])
+    with pytest.raises(ValueError, match=r"one.csv has the same label in all 2 rows, .*; give a validation file with"):
+        ready(train, validation=str(one))
     with pytest.raises(LookupError, match="w.csv has no column 'review'; it has text"):
         ready(train, validation=str(write(tmp_path / "w.csv", [{"text": "a", "stars": "good"}])))
     with pytest.raises(FileNotFoundError, match="there is no file validation"):

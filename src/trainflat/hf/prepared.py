@@ -78,6 +78,11 @@ def prepare(
     else:
         scored = read(_open(_locate_validation(validation, found), validation), _without_groups(columns))
         held_out = Labelled(scored.texts, target.values(scored))
+        if len(np.unique(held_out.labels)) < 2:
+            raise ValueError(
+                f"{scored.name} has the same label in all {len(held_out):,} rows, so whatever says it always would be the best "
+                "model; give a validation file with others, or none"
+            )
         kept = np.flatnonzero(~np.isin(table.keys, scored.keys))
         said += [f"validation: {remark}" for remark in scored.remarks]
         if len(kept) < len(table):
