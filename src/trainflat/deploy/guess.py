@@ -61,7 +61,7 @@ def _few(task: Any) -> Iterator[str]:
         each = f", of which one is {100 / count:.1f} points" if task.labels else ""
         yield (
             f"every model was scored on the same {count} rows only{each}, so chance has a say in which one looks best. "
-            "Hold out more of them (--set holdout=0.3, or more rows in --validation), or label more."
+            "Hold out more of them (--set holdout=0.3 or up to 0.5, or more rows in --validation), or label more."
         )
 
 

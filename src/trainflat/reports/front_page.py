@@ -20,7 +20,7 @@ from trainflat.reports.numbers import percent, points
 from trainflat.reports.offers import Offer
 from trainflat.reports.rows import Results, Row, results
 
-__all__ = ["pictures", "section", "shown"]
+__all__ = ["pictures", "remark", "section", "shown"]
 
 SHAPES = dict(
     zip(
@@ -53,7 +53,7 @@ def section(rows: Iterable[Row] | Results, header: Mapping[str, Any], task: str,
     Args:
         rows: The rows.
         header: Of the report: ``chosen`` (``task``, ``arm``, ``variant``, ``sparsity`` of the model that was chosen, ``by``
-            what; may be absent) and ``command``, told where a row has no command of its own.
+            what; may be absent), what is ``said`` of it, and ``command``, told where a row has no command of its own.
         task: One of the report's.
         prefix: Of every id and name in it.
     """
@@ -63,7 +63,13 @@ def section(rows: Iterable[Row] | Results, header: Mapping[str, Any], task: str,
     drawn = fronts(data, task, header.get("chosen"))
     panels = "".join(_panel(front, f"{prefix}-{front.by}", str(header.get("command") or "")) for front in drawn)
     chosen = _chosen(drawn[0], header.get("chosen"), task)
-    return f'{chosen}<div class="panels">{panels}</div>{_key(drawn[0])}<p class="note how">{HOW}</p>'
+    return f'{chosen}{remark(header)}<div class="panels">{panels}</div>{_key(drawn[0])}<p class="note how">{HOW}</p>'
+
+
+def remark(header: Mapping[str, Any]) -> str:
+    """What a search says of its choice and its figures, as a paragraph; nothing in a header without it."""
+    said = str(header.get("said") or "")
+    return f'<p class="chosen">{escape(said)}</p>' if said else ""
 
 
 def pictures(rows: Iterable[Row] | Results, header: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -144,13 +144,12 @@ def _task(data: Results, header: Header, task: str, prefix: str) -> str:
         for i, variant in enumerate(curves.drawn(data, task))
     )
     words = escape(" ".join([*(f"{note.rstrip('.')}." for note in notes), *about]))
-    said = f'<p class="chosen">{escape(str(header["said"]))}</p>' if header.get("said") else ""
-    front = front_page.section(data, header, task, f"{prefix}-front")
+    front = front_page.section(data, header, task, f"{prefix}-front") or front_page.remark(header)
     of_family = _family(data, task, f"{prefix}-family")
     listed = [*family.tables(data, only=task), *smaller.tables(data, task), *tables.every(data)]
     of_task = [table for table in listed if table.task == task]
     told = "".join(map(render.html, of_task)) + mistakes.html(data, task, header.get("chosen"))
-    return f'<p class="about">{words}</p>{said}{of_family}{front}{figures}{told}'
+    return f'<p class="about">{words}</p>{of_family}{front}{figures}{told}'
 
 
 def _family(data: Results, task: str, name: str) -> str:
