@@ -16,6 +16,7 @@ from trainflat.experiments.stages import Measure
 from trainflat.experiments.store import identity
 from trainflat.experiments.work import Work
 from trainflat.reports.cost import models
+from trainflat.reports.rows import results
 
 SHAPE = compress.Shape(hidden=9, heads=(1, 0), neurons=(5, 3))
 
@@ -70,7 +71,7 @@ def test_dense_shrunk_and_both_in_int8_are_four_variants(task, tmp_path):
 def test_the_table_of_costs_says_how_many_tokens_and_how_much_padding(task, tmp_path):
     rows = [*measured(task, tmp_path, False, length=48), *measured(task, tmp_path, True, length=48)]
     about = {"seed": 0, "arm": {"optimizer": "SAM"}, "kind": "Measure", "stage": "cost"}
-    table = models([{**about, **row, "key": row["variant"]} for row in rows])
+    table = models(results([{**about, **row, "key": row["variant"]} for row in rows]))
     share = round(100 * rows[0]["cost"]["padding"], 1)
     assert f"cpu, 1 thread, batch of 1 x 48 tokens, {share:g} % padding" in table.title
 

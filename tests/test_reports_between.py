@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainflat.reports.between import table
+from trainflat.reports.rows import results
 
 
 def row(stage, arm, seed, barrier):
@@ -11,7 +12,7 @@ def row(stage, arm, seed, barrier):
 
 
 def cell(rows, between, what):
-    return next(line[3] for line in table(rows).rows if line[1:3] == (between, what))
+    return next(line[3] for line in table(results(rows)).rows if line[1:3] == (between, what))
 
 
 def test_the_mean_is_over_the_pairs_that_every_arm_has():
@@ -31,4 +32,4 @@ def test_seeds_that_lack_a_pair_are_not_in_the_mean():
 
 def test_one_pair_has_no_mean():
     rows = [row("a", arm, seed, 0.1) for arm in ("Adam", "SAM") for seed in range(2)]
-    assert {line[1] for line in table(rows).rows} == {"a"}
+    assert {line[1] for line in table(results(rows)).rows} == {"a"}

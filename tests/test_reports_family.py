@@ -52,18 +52,20 @@ def test_compressibility_equals_a_fine_search_along_the_curve():
 def test_what_is_kept_is_of_the_sparsities_that_all_arms_have():
     rows = list(made(arms=2))
     short = [row for row in rows if row["arm"]["rule"] == "Adam" or row["sparsity"] != 0.8]
-    assert family.kept(short, "digits", "Adam") == family.kept(
-        [row for row in rows if row["sparsity"] != 0.8], "digits", "Adam"
+    assert family.kept(results(short), "digits", "Adam") == family.kept(
+        results([row for row in rows if row["sparsity"] != 0.8]), "digits", "Adam"
     )
-    assert family.kept(short, "digits", "SAM") == {s: pytest.approx(0.9 + s / 1000 - 0.4 / 33) for s in (0, 1, 2)}
-    assert family.table(short, "digits").note.endswith("kept is of those that all have.")
+    assert family.kept(results(short), "digits", "SAM") == {
+        s: pytest.approx(0.9 + s / 1000 - 0.4 / 33) for s in (0, 1, 2)
+    }
+    assert family.table(results(short), "digits").note.endswith("kept is of those that all have.")
     near = [{**row, "sparsity": row["sparsity"] + 0.004} if row["arm"]["rule"] == "SAM" else row for row in rows]
-    assert family.kept(near, "digits", "Adam") == family.kept(rows, "digits", "Adam")
-    assert family.table(rows, "digits").note.endswith("for multiplicity.")
+    assert family.kept(results(near), "digits", "Adam") == family.kept(results(rows), "digits", "Adam")
+    assert family.table(results(rows), "digits").note.endswith("for multiplicity.")
     apart = [
         row for row in rows if not row["sparsity"] or (row["arm"]["rule"] == "Adam") == (row["sparsity"] in (0.2, 0.4))
     ]
-    assert (family.kept(apart, "digits", "SAM"), family.table(apart, "digits")) == ({}, None)
+    assert (family.kept(results(apart), "digits", "SAM"), family.table(results(apart), "digits")) == ({}, None)
 
 
 def test_it_is_measured_against_the_dense_reference_of_the_same_seed():
@@ -117,7 +119,7 @@ def test_one_number_an_arm_is_where_the_mean_curve_crosses_with_the_interval_of_
 
 
 def test_the_table_puts_the_furthest_first_and_says_cost_and_differences():
-    found = family.table(list(made()), "digits")
+    found = family.table(results(list(made())), "digits")
     assert [line[0] for line in found.rows] == [*(f"rule {i}" for i in range(11, 1, -1)), "SAM", "Adam"]
     cells = dict(zip(found.header, found.rows[0]))
     assert cells["passes"] == "2.10"
@@ -143,9 +145,9 @@ def test_few_arms_are_told_pair_by_pair_and_many_are_not():
 
 def test_few_arms_have_the_table_of_cost_and_reach_too_if_their_seeds_make_an_interval():
     few = list(made(tables.MANY))
-    assert [table.task for table in family.tables(few)] == results(few).tasks
-    assert family.tables([row for row in few if row["seed"] < 2]) == []
-    assert family.tables([row for row in few if row["arm"]["rule"] == "Adam"]) == []
+    assert [table.task for table in family.tables(results(few))] == results(few).tasks
+    assert family.tables(results([row for row in few if row["seed"] < 2])) == []
+    assert family.tables(results([row for row in few if row["arm"]["rule"] == "Adam"])) == []
 
 
 def test_a_figure_of_curves_shows_the_first_two_and_the_best():
@@ -161,15 +163,17 @@ def test_findings_name_the_best_and_the_best_of_the_cheap_ones():
     assert "rule 11 keeps 89.3, Adam 88.4" in said[1]
     assert said[2].startswith("Of those of at most 1.25 passes")
     assert "rule 2 keeps 88.7" in said[2]
-    assert family.cheapest(list(made()), "digits") == "rule 2"
+    assert family.cheapest(results(list(made())), "digits") == "rule 2"
 
 
 def test_the_page_and_the_folder_hold_figure_and_table(tmp_path):
     rows = [*made(), *made(task="docstrings")]
-    assert family_figure.drawn(rows) == ["digits", "docstrings"]
+    assert family_figure.drawn(results(rows)) == ["digits", "docstrings"]
     html = page.report(rows, {"name": "family"})
     assert html.count("<figcaption>Cost and compressibility</figcaption>") == 2
-    assert "rule 11 keeps 89.3 and can be pruned by 63 % at 2.10 passes" in family_figure.describe(rows, "digits")
+    assert "rule 11 keeps 89.3 and can be pruned by 63 % at 2.10 passes" in family_figure.describe(
+        results(rows), "digits"
+    )
     folder.write_all(rows, {"name": "family"}, tmp_path)
     assert (tmp_path / "curves" / "digits-cost.png").stat().st_size > 1000
     assert (tmp_path / "table.md").read_text().count("Cost and compressibility") == 2
@@ -179,14 +183,14 @@ def test_the_same_rows_draw_the_same_bytes_with_any_name():
     rows = [
         {**row, "arm": {"rule": f"$x_{{{row['arm']['rule']}}}$ <b>"}} for row in made()
     ]  # neither mathematics nor markup
-    assert family_figure.svg(rows, "digits") == family_figure.svg(rows, "digits")
-    assert "&lt;b&gt;" in family_figure.svg(rows, "digits")
+    assert family_figure.svg(results(rows), "digits") == family_figure.svg(results(rows), "digits")
+    assert "&lt;b&gt;" in family_figure.svg(results(rows), "digits")
 
 
 def test_without_a_reference_there_is_no_table():
     rows = [row for row in made() if row["arm"]["rule"] != "Adam" or row["variant"] != "dense"]
-    assert family.tables(rows) == []
-    assert family_figure.drawn(rows) == []
+    assert family.tables(results(rows)) == []
+    assert family_figure.drawn(results(rows)) == []
 
 
 def test_enough_measured_rules_show_what_predicts_what_survives():

@@ -69,7 +69,7 @@ def test_the_setting_is_the_one_with_most_models():
 
 
 def test_what_really_went_is_in_the_table_beside_the_target():
-    table = smaller.table(rows(), "sst2")
+    table = smaller.table(results(rows()), "sst2")
     assert table is not None
     line = next(line for line in table.rows if line[:2] == ("cofi 60 %", "Adam"))
     assert line[2:5] == ("61.7 %", "60 %", "30 %")
@@ -78,7 +78,7 @@ def test_what_really_went_is_in_the_table_beside_the_target():
 
 
 def test_gates_are_compared_with_a_control_of_their_size_only():
-    table = smaller.ways(rows(), "sst2")
+    table = smaller.ways(results(rows()), "sst2")
     assert table is not None
     assert [line[:2] for line in table.rows] == [("cofi − narrow at 60 %", arm) for arm in ("Adam", "SAM")]
     assert all(line[4] == "+2.0" for line in table.rows)
@@ -328,8 +328,8 @@ def test_the_most_sparse_is_chosen_by_what_is_gone_of_all_weights_and_it_says_ho
 
 
 def test_the_commands_are_a_table_the_fastest_model_first():
-    assert smaller.commands(rows(), "sst2") is None
-    told = smaller.commands(example_front.rows(), "reviews")
+    assert smaller.commands(results(rows()), "sst2") is None
+    told = smaller.commands(results(example_front.rows()), "reviews")
     assert told is not None
     assert [line[0] for line in told.rows][-1].startswith("dense")
     assert all(line[-1].endswith(f"--offer '{line[0]}' --out small") for line in told.rows)

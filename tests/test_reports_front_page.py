@@ -48,7 +48,7 @@ def html():
 
 @pytest.fixture(scope="module")
 def fronts():
-    return front_figure.fronts(example_front.rows(), TASK, example_front.header()["chosen"])
+    return front_figure.fronts(results(example_front.rows()), TASK, example_front.header()["chosen"])
 
 
 def test_every_offer_is_a_radio_button_in_both_panels_and_the_chosen_one_is_entered_first(html):
@@ -105,7 +105,7 @@ def test_the_step_line_says_what_is_to_be_had_at_each_cost(fronts):
 def test_beaten_points_are_paler_unless_chosen():
     alone = {"task": TASK, "arm": "Adam", "variant": "narrow", "sparsity": 0.8}
     pale = [
-        front_figure.panel(front_figure.fronts(example_front.rows(seeds=[0]), TASK, chosen)[1], "a")[0].count(
+        front_figure.panel(front_figure.fronts(results(example_front.rows(seeds=[0])), TASK, chosen)[1], "a")[0].count(
             f'style="fill: #d0690f; fill-opacity: {front_figure.PALE}'
         )
         for chosen in (None, alone)
@@ -115,31 +115,31 @@ def test_beaten_points_are_paler_unless_chosen():
 
 def test_the_standalone_front_is_the_same_bytes_for_the_same_rows_and_has_both_panels(tmp_path):
     chosen = example_front.header()["chosen"]
-    drawing = front_figure.svg(example_front.rows(), TASK, chosen)
+    drawing = front_figure.svg(results(example_front.rows()), TASK, chosen)
     texts = [element.text for element in ET.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")]
     assert texts.count("chosen") == 2
     assert {"latency, ms", "size, MB", "Adam", "SAM", "cofi", "one-shot", "in int8"} <= {text.strip() for text in texts}
-    assert drawing == front_figure.svg(example_front.rows(), TASK, chosen)
+    assert drawing == front_figure.svg(results(example_front.rows()), TASK, chosen)
     with pytest.raises(ValueError, match="there is no front in these rows"):
-        front_figure.svg([row for row in example_front.rows() if "cost" not in row], TASK)
+        front_figure.svg(results([row for row in example_front.rows() if "cost" not in row]), TASK)
 
 
 def test_without_a_choice_nothing_is_called_chosen_and_without_shrunk_models_there_is_no_front():
     header = {key: value for key, value in example_front.header().items() if key != "chosen"}
-    told = front_page.section(example_front.rows(), header, TASK, "x")
+    told = front_page.section(results(example_front.rows()), header, TASK, "x")
     assert "hosen" not in told
     assert told.count("<figure") == 2
-    assert front_page.section(example.rows(), example.header(), "digits", "x") == ""
+    assert front_page.section(results(example.rows()), example.header(), "digits", "x") == ""
     assert "mark best" not in reports.report(example.rows(seeds=[0]), example.header())
 
 
 def test_a_choice_among_models_that_were_not_shrunk_is_shown_too():
     chosen = {"task": "digits", "arm": "SAM", "variant": "int8 per_channel", "sparsity": 0.0}
-    told = front_page.section(example.rows(), {"chosen": chosen}, "digits", "x")
+    told = front_page.section(results(example.rows()), {"chosen": chosen}, "digits", "x")
     assert "<b>Chosen: int8 per channel from SAM.</b> Beside the best dense model" in told
     assert "trainflat run made-up" in re.sub(r"<[^>]*>", "", told)
     unknown = front_page.section(
-        example.rows(), {"chosen": {**chosen, "variant": "cofi", "sparsity": 0.6}}, "digits", "x"
+        results(example.rows()), {"chosen": {**chosen, "variant": "cofi", "sparsity": 0.6}}, "digits", "x"
     )
     assert "Chosen: cofi 60 % from SAM, whose cost was not measured." in unknown
 
@@ -178,7 +178,7 @@ def test_hostile_labels_texts_and_commands_are_only_text():
 
 def test_labels_that_matplotlib_would_read_otherwise_are_shown_as_they_are():
     rows = [{**row, "arm": {"optimizer": f"_$x^2$ {row['arm']['optimizer']}"}} for row in example_front.rows(seeds=[0])]
-    drawing = front_figure.svg(rows, TASK)
+    drawing = front_figure.svg(results(rows), TASK)
     assert "_$x^2$ SAM" in drawing
 
 
@@ -191,16 +191,16 @@ def test_confusion_matrices_of_seeds_are_added_and_each_text_stands_once():
     matrix = lambda a: {"labels": ["n", "p"], "counts": [[a, 1], [2, 3]]}
     texts = [{"text": f"text {i}", "shift": i / 20} for i in range(15)]
     given = [{**row, "confusion": matrix(row["seed"]), "disagreements": texts} for row in of]
-    found = mistakes.mistakes(given, TASK)
+    found = mistakes.mistakes(results(given), TASK)
     assert [one.name for one in found] == ["cofi 60 % from Adam", "cofi 60 % from SAM"]
     assert found[0].counts == ((0 + 1 + 2, 3), (6, 9))
     assert [text["text"] for text in found[0].texts] == [f"text {i}" for i in range(14, 4, -1)]
     with pytest.raises(ValueError, match="do not fit together: each needs the labels n, p"):
-        mistakes.mistakes([{**given[0], "confusion": {"labels": ["n", "p"], "counts": [[1, 2]]}}], TASK)
+        mistakes.mistakes(results([{**given[0], "confusion": {"labels": ["n", "p"], "counts": [[1, 2]]}}]), TASK)
 
 
 def test_mistakes_are_shown_only_where_rows_have_them_and_the_chosen_model_first(html):
-    assert mistakes.html(example.rows(), "digits") == ""
+    assert mistakes.html(results(example.rows()), "digits") == ""
     heads = re.findall(r'<details class="mistakes"( open)?><summary>Where (.*?) errs', html)
     assert len(heads) == 12
     assert heads[0] == (" open", "cofi 60 %, int8 per channel from SAM")
@@ -246,5 +246,5 @@ def test_there_is_a_shape_in_the_page_for_every_marker_and_a_marker_for_every_wa
         for row in example_front.rows([0])
     ]
     assert len({offer.way for offer in offers(many)}) == 12
-    assert front_page.section(many, {}, TASK, "x").count('type="radio"') == 2 * len(offers(many))
+    assert front_page.section(results(many), {}, TASK, "x").count('type="radio"') == 2 * len(offers(many))
     assert len(curves.COLOURS) == 6

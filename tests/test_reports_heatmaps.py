@@ -60,7 +60,7 @@ def test_the_four_maps_agree_with_one_another():
 def test_ours_are_paired_differences_of_the_right_arms():
     rows = paper_rows("fig13-transfer")
     value = {(*(r["arm"][x] for x in ("source", "target", "mask", "final")), r["seed"]): r["value"] for r in rows}
-    found = {m.key: m for m in maps(rows)}
+    found = {m.key: m for m in maps(results(rows))}
     for seed in range(3):
         at = lambda mask, final, seed=seed: value["rte", "cola", mask, final, seed]
         assert found["A"].seeds["rte", "cola"][seed] == at("SAM", "SAM") - at("Adam", "SAM")
@@ -68,11 +68,11 @@ def test_ours_are_paired_differences_of_the_right_arms():
         assert found["C"].seeds["rte", "cola"][seed] == at("SAM", "SAM") - at("SAM", "Adam")
         assert found["D"].seeds["rte", "cola"][seed] == at("Adam", "SAM") - at("Adam", "Adam")
     assert found["A"].sources == TASKS  # the paper's order
-    assert maps(reversed(rows))[0].targets == TASKS
+    assert maps(results(reversed(rows)))[0].targets == TASKS
 
 
 def test_means_of_ours_are_numpys_and_their_interval_is_scipys():
-    m = maps(paper_rows("fig13-transfer", seeds=range(5)))[0]
+    m = maps(results(paper_rows("fig13-transfer", seeds=range(5))))[0]
     cube = np.array([[[m.seeds[s, t][seed] for t in m.targets] for s in m.sources] for seed in range(5)])
     expected = {
         "all cells": cube.mean(axis=(1, 2)),
@@ -97,7 +97,7 @@ def test_a_seed_that_lacks_a_cell_does_not_count_in_its_means():
         for r in paper_rows("fig13-transfer")
         if not (r["seed"] == 2 and r["arm"]["source"] == "rte" and r["task"] == "cola")
     ]
-    m = maps(rows)[0]
+    m = maps(results(rows))[0]
     groups = {**cells_of(m), **margins(m)}
     assert {name: m.test(groups[name]).n for name in ("all cells", "tickets of rte", "onto cola", "onto rte")} == {
         "all cells": 2,
@@ -109,20 +109,22 @@ def test_a_seed_that_lacks_a_cell_does_not_count_in_its_means():
 
 def test_one_seed_has_no_interval_and_says_so():
     rows = paper_rows("fig13-transfer", seeds=[0])
-    means = heatmaps.heat_tables(rows)[1]
+    means = heatmaps.heat_tables(results(rows))[1]
     assert {row[4] for row in means.rows} == {"–"}
     assert {row[-1] for row in means.rows} == {"cannot tell"}
     assert "One seed: no interval" in means.note
 
 
 def test_the_papers_mean_is_given_for_our_tasks_as_well():
-    means = {row[0]: row for row in heatmaps.heat_tables(paper_rows("fig13-transfer"))[1].rows}
+    means = {row[0]: row for row in heatmaps.heat_tables(results(paper_rows("fig13-transfer")))[1].rows}
     values = {at: v for at, v in reference().maps[0].values.items() if set(at) <= set(TASKS) and at[0] != at[1]}
     assert means["off the diagonal"][1:3] == ("+0.4", f"{np.mean(list(values.values())):+.1f}")
     assert means["tickets of cola"][1] == "−0.1"  # as printed, though its rounded cells give −0.16
 
 
-@pytest.mark.parametrize("m", [papers()["C"], maps(paper_rows("fig13-transfer"))[0]], ids=["the paper's", "ours"])
+@pytest.mark.parametrize(
+    "m", [papers()["C"], maps(results(paper_rows("fig13-transfer")))[0]], ids=["the paper's", "ours"]
+)
 def test_a_drawing_is_xml_with_every_number_and_two_colours(m):
     root = ET.fromstring(heatmaps.svg(m))
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -161,26 +163,29 @@ def test_a_number_is_readable_on_the_fullest_colour(colour, ground, ink):
 
 
 def test_the_picture_has_ours_and_the_papers_and_needs_a_map(tmp_path):
-    path = heatmaps.png(paper_rows("fig13-transfer"), tmp_path / "maps.png", dpi=60)
+    path = heatmaps.png(results(paper_rows("fig13-transfer")), tmp_path / "maps.png", dpi=60)
     assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="a map needs tickets"):
-        heatmaps.png(paper_rows("table8-int8"), tmp_path / "none.png")
+        heatmaps.png(results(paper_rows("table8-int8")), tmp_path / "none.png")
 
 
 def test_a_stand_ins_map_says_so_and_the_papers_own_does_not():
-    ours, theirs = maps(paper_rows("fig13-transfer"))[0], papers()["A"]
+    ours, theirs = maps(results(paper_rows("fig13-transfer")))[0], papers()["A"]
     assert heatmaps.whose(ours) == "stand-in: MiniLM, data whole, n = 3"
     assert "stand-in" in heatmaps.describe(ours)
     assert heatmaps.kind(ours) == "stand-in"
     assert heatmaps.whose(theirs).startswith("the paper")
-    whole = maps(paper_rows("fig13-transfer", model="bert-base-uncased"))[0]
+    whole = maps(results(paper_rows("fig13-transfer", model="bert-base-uncased")))[0]
     assert heatmaps.whose(whole) == "ours: BERT-base, data whole, n = 3"
-    assert all("stand-in" not in said for said in paper.claims(paper_rows("fig13-transfer", model="bert-base-uncased")))
+    assert all(
+        "stand-in" not in said
+        for said in paper.claims(results(paper_rows("fig13-transfer", model="bert-base-uncased")))
+    )
 
 
 def test_one_partial_task_makes_the_whole_map_one_of_partial_data():
     rows = [{**r, "official": r["task"] != "rte"} for r in paper_rows("fig13-transfer", model="bert-base-uncased")]
-    assert maps(rows)[0].origin.official is False
+    assert maps(results(rows))[0].origin.official is False
 
 
 def test_tasks_that_the_paper_lacks_have_maps_without_its_numbers():
@@ -188,9 +193,9 @@ def test_tasks_that_the_paper_lacks_have_maps_without_its_numbers():
     for r in paper_rows("fig13-transfer"):
         arm = {**r["arm"], "source": f"my-{r['arm']['source']}", "target": f"my-{r['task']}"}
         rows.append({**r, "task": f"my-{r['task']}", "arm": arm})
-    means = heatmaps.heat_tables(rows)[1]
+    means = heatmaps.heat_tables(results(rows))[1]
     assert {row[2] for row in means.rows} == {"–"}
-    assert "which has none of our tasks" in paper.claims(rows)[0]
+    assert "which has none of our tasks" in paper.claims(results(rows))[0]
 
 
 def test_mask_and_final_are_compared_together_and_the_source_is_in_the_heading():

@@ -13,6 +13,7 @@ import pytest
 from trainflat import reports
 from trainflat.reports import curves, example, files
 from trainflat.reports.drawing import INK
+from trainflat.reports.rows import results
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 HOSTILE = "<script>alert(\"x\")</script> & 'q' $x$ \\frac _a"
@@ -220,7 +221,7 @@ def test_a_curve_goes_through_the_means():
 
 
 def test_the_picture_in_words_has_the_ends_of_every_curve():
-    words = curves.describe(example.rows(), "digits", "pruned")
+    words = curves.describe(results(example.rows()), "digits", "pruned")
     assert re.fullmatch(
         r"accuracy of digits against sparsity, one-shot: Adam has \d\d\.\d at 10 % and .* at 90 %; SAM has .*\.", words
     )
@@ -236,7 +237,7 @@ def test_the_page_and_the_file_are_of_one_drawing(tmp_path, monkeypatch):
     drawn, plain = [], curves.plain
     monkeypatch.setattr(curves, "plain", lambda figure: (drawn.append(figure), plain(figure))[1])
     reports.write_all(example.rows(), example.header(), tmp_path)
-    assert len(drawn) == len(curves.panels(example.rows())) == len(list((tmp_path / "curves").glob("*-*.svg")))
+    assert len(drawn) == len(curves.panels(results(example.rows()))) == len(list((tmp_path / "curves").glob("*-*.svg")))
 
 
 def test_nothing_to_draw_is_a_sentence(tmp_path):

@@ -164,7 +164,7 @@ def test_the_change_is_the_mean_over_sparsities_minus_dense():
 
 
 def test_a_measure_that_orders_the_rules_predicts_and_one_that_does_not_cannot_tell():
-    table = predicts(study())
+    table = predicts(results(study()))
     assert table.header[2:4] == ("rho", "95 % interval")
     lines = {row[:2]: row[2:] for row in table.rows}
     assert lines["digits", "ascent"] == ("−1.00", "[−1.00, −1.00]", "8", "3", "24", "less")
@@ -174,7 +174,7 @@ def test_a_measure_that_orders_the_rules_predicts_and_one_that_does_not_cannot_t
 
 
 def test_only_measures_of_dense_models_count_and_no_bookkeeping_and_the_loss_once():
-    names = [row[1] for row in predicts(study()).rows if row[0] == "digits"]
+    names = [row[1] for row in predicts(results(study())).rows if row[0] == "digits"]
     assert names == ["loss", "ascent", "trace", "feature rank"]
 
 
@@ -183,14 +183,14 @@ def test_two_stages_that_differ_are_told_apart():
     more = [{**row, "stage": "more", "key": "m" + row["key"]} for row in rows if row.get("kind") == "Sharpness"]
     for row in more:
         row["sharpness"] = {name: value + 1 for name, value in row["sharpness"].items()}
-    names = [row[1] for row in predicts([*rows, *more]).rows if row[0] == "digits"]
+    names = [row[1] for row in predicts(results([*rows, *more])).rows if row[0] == "digits"]
     assert {"ascent / flat", "ascent / more", "feature rank"} <= set(names)
     assert "ascent" not in names
 
 
 def test_what_survives_may_be_another_number():
     """The compressibility of a rule, say: one number for all its seeds, here the other way round."""
-    table = predicts(study(), lambda data, task, arm: dict.fromkeys(range(3), -int(arm[-1])), "compressible")
+    table = predicts(results(study()), lambda data, task, arm: dict.fromkeys(range(3), -int(arm[-1])), "compressible")
     lines = {row[:2]: row[-1] for row in table.rows}
     assert lines["digits", "ascent"] == "more"
     assert "compressible" in table.title
@@ -198,10 +198,10 @@ def test_what_survives_may_be_another_number():
 
 def test_without_measures_or_without_pruning_there_is_no_table():
     rows = study()
-    assert predicts([row for row in rows if "sharpness" not in row and "geometry" not in row]) is None
-    assert predicts([row for row in rows if row["variant"] != "pruned"]) is None
+    assert predicts(results([row for row in rows if "sharpness" not in row and "geometry" not in row])) is None
+    assert predicts(results([row for row in rows if row["variant"] != "pruned"])) is None
 
 
 def test_few_arms_have_a_rho_and_no_verdict():
-    lines = {row[:2]: row[2:] for row in predicts(study(arms=3)).rows}
+    lines = {row[:2]: row[2:] for row in predicts(results(study(arms=3))).rows}
     assert lines["digits", "ascent"] == ("−1.00", "–", "3", "3", "9", "cannot tell")

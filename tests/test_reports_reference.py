@@ -15,6 +15,7 @@ from trainflat.reports import argue, beside, render
 from trainflat.reports.beside import Origin, arguments, levels
 from trainflat.reports.example_paper import paper_rows
 from trainflat.reports.reference import _grid, parse, reference
+from trainflat.reports.rows import results
 from trainflat.reports.stats import Summary, between, combination, welch
 
 TABLES = {table.key: table for table in reference().tables}
@@ -162,16 +163,18 @@ def test_a_side_without_deviation_has_no_interval():
     assert between(Summary(3, 1.0, 0.1), Summary(1, 2.0, None)).low is None
     [level] = [
         x
-        for x in levels(paper_rows("table1-imp"), TABLES["table5"])
+        for x in levels(results(paper_rows("table1-imp")), TABLES["table5"])
         if x.cell.row == "Std SAM" and x.cell.column == "rte"
     ]
     assert (level.difference.low, level.difference.high) == (None, None)
-    assert "(no interval)" in render.markdown(argue.besides(paper_rows("table1-imp"))[-1])
+    assert "(no interval)" in render.markdown(argue.besides(results(paper_rows("table1-imp")))[-1])
 
 
 def test_the_difference_from_the_paper_is_in_points_of_the_same_metric():
     rows = paper_rows("table8-int8", model="bert-base-uncased")
-    level = next(x for x in levels(rows, TABLES["table8"]) if (x.cell.row, x.cell.column) == ("SAM int8", "mrpc"))
+    level = next(
+        x for x in levels(results(rows), TABLES["table8"]) if (x.cell.row, x.cell.column) == ("SAM int8", "mrpc")
+    )
     ours = [
         r["metrics"]["f1"]
         for r in rows
@@ -198,7 +201,7 @@ STAND_INS = [
 @pytest.mark.parametrize("recipe", ["table1-imp", "table8-int8", "tables3-4-sharpness"])
 def test_a_stand_in_is_never_called_the_papers(recipe, model, official):
     rows = paper_rows(recipe, model=model, official=official)
-    tables = argue.besides(rows)
+    tables = argue.besides(results(rows))
     assert len(tables) >= 2
     for table in tables:
         text = render.markdown(table)
@@ -207,11 +210,11 @@ def test_a_stand_in_is_never_called_the_papers(recipe, model, official):
         assert not re.search(r"\bours\b(?! is (paired|drawn))", text.replace(table.note, ""))
         assert {row[1] for row in table.rows} & {"ours", "ours − paper"} == set()
         assert "values beside" not in table.title or "Not a replication" in table.note
-    assert all("on a stand-in (" in said for said in argue.claims(rows))
+    assert all("on a stand-in (" in said for said in argue.claims(results(rows)))
 
 
 def test_the_papers_model_on_whole_data_is_ours_and_no_stand_in():
-    tables = argue.besides(paper_rows("table8-int8", model="bert-base-uncased"))
+    tables = argue.besides(results(paper_rows("table8-int8", model="bert-base-uncased")))
     assert [table.kind for table in tables] == ["dense", "beside"]
     assert all("stand-in" not in render.markdown(table) for table in tables)
     assert "ours − paper" in {row[1] for row in tables[1].rows}
@@ -219,7 +222,7 @@ def test_the_papers_model_on_whole_data_is_ours_and_no_stand_in():
 
 def test_a_variation_of_the_papers_setting_is_a_stand_in():
     rows = [{**r, "arm": {**r["arm"], "rho": "0.1"}} for r in paper_rows("table8-int8", model="bert-base-uncased")]
-    origins = {level.origin for level in levels(rows, TABLES["table8"])}
+    origins = {level.origin for level in levels(results(rows), TABLES["table8"])}
     assert origins == {Origin("bert-base-uncased", True, ("0.1",))}
     assert not next(iter(origins)).paper
 
@@ -228,7 +231,7 @@ def test_two_models_in_one_table_are_kept_apart():
     rows = paper_rows("table8-int8") + [
         {**r, "key": r["key"] + "b"} for r in paper_rows("table8-int8", model="bert-base-uncased", tasks=["rte"])
     ]
-    titles = [table.title.partition(";")[0] for table in argue.besides(rows)]
+    titles = [table.title.partition(";")[0] for table in argue.besides(results(rows))]
     assert len(titles) == 4
     assert sum("MiniLM" in title for title in titles) == sum("BERT-base" in title for title in titles) == 2
 
@@ -240,7 +243,7 @@ def answer(values, **about):
          "official": True, "metrics": {"accuracy": value}, "recipe": "paper/table1-imp", **about}
         for name, of in values.items() for seed, value in enumerate(of)
     ]  # fmt: skip
-    return arguments(levels(rows, TABLES["table5"]), TABLES["table5"])
+    return arguments(levels(results(rows), TABLES["table5"]), TABLES["table5"])
 
 
 @pytest.mark.parametrize(
@@ -274,7 +277,9 @@ def test_the_papers_effect_has_welchs_interval():
 
 def test_the_mean_over_tasks_counts_one_number_a_seed():
     rows = paper_rows("table8-int8")
-    mean = next(a for a in arguments(levels(rows, TABLES["table8"]), TABLES["table8"]) if a.mean and "int8" in a.what)
+    mean = next(
+        a for a in arguments(levels(results(rows), TABLES["table8"]), TABLES["table8"]) if a.mean and "int8" in a.what
+    )
     metric = {"stsb": "pearson", "mrpc": "f1", "rte": "accuracy", "cola": "matthews_correlation"}
     value = {
         (r["task"], r["arm"]["optimizer"], r["seed"]): r["metrics"][metric[r["task"]]]
@@ -287,7 +292,7 @@ def test_the_mean_over_tasks_counts_one_number_a_seed():
 
 
 def test_footnotes_are_raised_on_their_cells_and_told_below():
-    effects, values = argue.besides(paper_rows("table8-int8"))
+    effects, values = argue.besides(results(paper_rows("table8-int8")))
     full = {row[0]: row for row in values.rows}["Adam full"]
     assert full[values.header.index("cola")] == "60.47 ± 0.55¹"
     assert full[values.header.index("rte")] == "67.63 ± 1.10"
@@ -296,17 +301,17 @@ def test_footnotes_are_raised_on_their_cells_and_told_below():
 
 
 def test_levels_of_the_test_server_are_not_compared_with_the_validation_set():
-    titles = [table.title for table in argue.besides(paper_rows("table1-imp"))]
+    titles = [table.title for table in argue.besides(results(paper_rows("table1-imp")))]
     assert [title.partition(" beside")[0] for title in titles] == [
         "Table 1, effects",
         "Table 5, effects",
         "Table 5, values",
     ]
-    assert "test server, ours of the validation set" in argue.besides(paper_rows("table1-imp"))[0].note
+    assert "test server, ours of the validation set" in argue.besides(results(paper_rows("table1-imp")))[0].note
 
 
 def test_somebodys_own_recipe_of_the_same_name_is_set_beside_the_same_table():
     rows = [{**row, "recipe": "mylab/table8-int8"} for row in paper_rows("table8-int8")]
-    assert len(argue.besides(rows)) == 2
-    assert argue.besides([{**row, "recipe": "mylab/another"} for row in rows]) == []
+    assert len(argue.besides(results(rows))) == 2
+    assert argue.besides(results([{**row, "recipe": "mylab/another"} for row in rows])) == []
     assert beside.concerned(["glue-imp"]) == []

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from trainflat.reports import cost, example, render, tables
+from trainflat.reports.rows import results
 from trainflat.reports.sentences import findings, reach
 
 DENSE = {"Adam": [0.90, 0.92, 0.94], "SAM": [0.91, 0.94, 0.97]}
@@ -38,13 +39,13 @@ def pruned(values):
 
 
 def test_a_cell_is_mean_and_sample_deviation_in_points():
-    table = tables.others(dense(), "t")
+    table = tables.others(results(dense()), "t")
     assert table.rows == (("Adam", "92.0 ± 2.0"), ("SAM", "94.0 ± 3.0"))
     assert table.title.endswith("in points (metric × 100), n = 3")
 
 
 def test_cells_say_n_where_it_differs_and_one_seed_has_no_deviation():
-    table = tables.others(dense()[:4], "t")
+    table = tables.others(results(dense()[:4]), "t")
     assert table.rows == (("Adam", "92.0 ± 2.0 (n = 3)"), ("SAM", "91.0 (n = 1)"))
     assert "n = " not in table.title
 
@@ -53,14 +54,14 @@ def test_the_change_of_a_quantized_model_is_against_the_same_seeds_dense():
     small = [
         row("Adam", seed, "int8 per_tensor", value=value - 0.01 * seed) for seed, value in enumerate(DENSE["Adam"])
     ]
-    table = tables.others(dense() + small, "t")
+    table = tables.others(results(dense() + small), "t")
     assert table.header == ("optimizer", "dense", "int8 per tensor", "change")
     assert table.rows[0] == ("Adam", "92.0 ± 2.0", "91.0 ± 1.0", "−1.0 ± 1.0")
     assert table.rows[1] == ("SAM", "94.0 ± 3.0", "–", "–")
 
 
 def test_a_curve_has_dense_and_at_most_six_sparsities_with_both_ends():
-    table = tables.curve(example.rows(), "digits", "pruned")
+    table = tables.curve(results(example.rows()), "digits", "pruned")
     assert table.header == ("optimizer", "dense", "10 %", "30 %", "40 %", "60 %", "70 %", "90 %")
     assert [line[0] for line in table.rows] == ["Adam", "SAM"]
     assert tables.thin([1.0, 2.0]) == [1.0, 2.0]
@@ -68,21 +69,31 @@ def test_a_curve_has_dense_and_at_most_six_sparsities_with_both_ends():
 
 def test_a_difference_is_paired_with_its_interval_and_a_plain_word():
     table = tables.differences(
-        dense(), "t", "Adam", "SAM"
+        results(dense()), "t", "Adam", "SAM"
     )  # 1, 2, 3 points: mean 2, s.d. 1, half-width 4.303 / sqrt(3)
     assert table.header == ("model", "SAM", "Adam", "difference", "95 % CI", "n", "SAM is")
     assert table.rows == (("dense", "94.0", "92.0", "+2.0", "[−0.5, 4.5]", "3", "cannot tell"),)
     assert "paired" in table.title
     assert "no correction for multiplicity" in table.note
     better = dense() + pruned({"Adam": {0.5: 0.5}, "SAM": {0.5: 0.75}})
-    assert tables.differences(better, "t", "Adam", "SAM").rows[1][3:] == ("+25.0", "[25.0, 25.0]", "3", "better")
-    assert tables.differences(better, "t", "SAM", "Adam").rows[1][3:] == ("−25.0", "[−25.0, −25.0]", "3", "worse")
+    assert tables.differences(results(better), "t", "Adam", "SAM").rows[1][3:] == (
+        "+25.0",
+        "[25.0, 25.0]",
+        "3",
+        "better",
+    )
+    assert tables.differences(results(better), "t", "SAM", "Adam").rows[1][3:] == (
+        "−25.0",
+        "[−25.0, −25.0]",
+        "3",
+        "worse",
+    )
 
 
 def test_the_means_beside_a_difference_are_of_the_seeds_that_it_pairs():
     rows = dense() + pruned({"Adam": {0.5: 0.5, 0.8: 0.4}, "SAM": {0.5: 0.75, 0.8: 0.5}})
     rows = [one for one in rows if (one["arm"]["optimizer"], one["seed"]) != ("SAM", 2)]  # still to be trained
-    table = tables.differences(rows, "t", "Adam", "SAM")
+    table = tables.differences(results(rows), "t", "Adam", "SAM")
     assert table.rows[0][:4] == ("dense", "92.5", "91.0", "+1.5")  # Adam's mean over all its three seeds is 92
     told = [str(finding) for finding in findings(rows)]
     assert told[0].startswith("Dense, SAM reaches 92.5, Adam 91.0: +1.5 points")
@@ -91,13 +102,13 @@ def test_the_means_beside_a_difference_are_of_the_seeds_that_it_pairs():
 
 def test_an_unpaired_difference_is_marked():
     apart = [row("Adam", 0), row("Adam", 1, value=0.8), row("SAM", 2), row("SAM", 3, value=0.7)]
-    table = tables.differences(apart, "t", "Adam", "SAM")
+    table = tables.differences(results(apart), "t", "Adam", "SAM")
     assert table.rows[0][5] == "2, unpaired"
     assert table.title.endswith("paired over seeds unless marked")
 
 
 def test_one_seed_gives_a_difference_without_an_interval():
-    table = tables.differences([row("Adam", 0, value=0.5), row("SAM", 0, value=0.75)], "t", "Adam", "SAM")
+    table = tables.differences(results([row("Adam", 0, value=0.5), row("SAM", 0, value=0.75)]), "t", "Adam", "SAM")
     assert table.rows[0][3:] == ("+25.0", "–", "1", "cannot tell")
 
 
@@ -118,13 +129,13 @@ def test_training_cost_sums_the_rounds_and_compares_passes_with_the_first_arm():
     rounds = [
         row(arm, 0, "imp", s, passes=p, seconds=1.5) for arm, p in (("Adam", 100), ("SAM", 200)) for s in (0.0, 0.5)
     ]
-    table = cost.training(rounds)
+    table = cost.training(results(rounds))
     assert table.rows == (("t", "IMP", "Adam", "3.0", "200", "1.00"), ("t", "IMP", "SAM", "3.0", "400", "2.00"))
     assert table.title.endswith("n = 1")
 
 
 def test_the_cost_of_models_says_where_it_was_measured_and_that_masks_give_no_speed():
-    table = cost.models(example.rows())
+    table = cost.models(results(example.rows()))
     assert table.header[-1] == "latency, ms"
     assert table.title.endswith("n = 3, cpu, 1 thread, batch of 1")
     assert re.fullmatch(r"0\.\d\d \[0\.\d\d, 0\.\d\d\]", table.rows[0][-1])
@@ -140,13 +151,13 @@ def test_cost_rows_without_a_score_are_enough_for_a_table():
 
 
 def test_all_metrics_of_a_task_have_a_table():
-    table = tables.metrics(example.rows(), "digits")
+    table = tables.metrics(results(example.rows()), "digits")
     assert table.header == ("optimizer", "accuracy", "f1_macro")
-    assert tables.metrics(dense(), "t") is None
+    assert tables.metrics(results(dense()), "t") is None
 
 
 def test_a_metric_that_is_not_a_number_is_shown_as_such():
-    assert tables.others([row("Adam", 0, value=math.nan)], "t").rows == (("Adam", "nan"),)
+    assert tables.others(results([row("Adam", 0, value=math.nan)]), "t").rows == (("Adam", "nan"),)
 
 
 def test_markdown_is_a_table_whatever_is_in_a_label():
@@ -195,9 +206,9 @@ def test_the_average_over_sparsities_is_one_number_a_seed():
 def test_reach_ends_at_the_first_sparsity_that_loses_more_than_a_point():
     curve = {"Adam": {0.1: 0.92, 0.2: 0.911, 0.3: 0.90, 0.4: 0.92}, "SAM": {0.1: 0.5}}
     rows = dense() + pruned(curve)
-    assert reach(rows, "t", "Adam", "pruned") == 0.2
-    assert reach(rows, "t", "SAM", "pruned") == 0.0
-    assert reach(rows, "t", "nobody", "pruned") is None
+    assert reach(results(rows), "t", "Adam", "pruned") == 0.2
+    assert reach(results(rows), "t", "SAM", "pruned") == 0.0
+    assert reach(results(rows), "t", "nobody", "pruned") is None
     assert (
         str(findings(rows)[-1])
         == "Within 1 point of its own dense mean: one-shot, Adam up to 20 %, SAM at no sparsity."

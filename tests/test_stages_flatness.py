@@ -17,6 +17,7 @@ from trainflat.experiments.resolve import Spec
 from trainflat.experiments.store import Store
 from trainflat.experiments.work import Interrupted, Parent, Work, make_task
 from trainflat.reports import contours, curves, drawing, flatness
+from trainflat.reports.rows import results
 
 IMP = '[stage.imp]\nkind = "Imp"\nsparsity = 0.9\nrounds = 3\nkeep_at = 0.6\n'
 TWO = (
@@ -237,16 +238,22 @@ def mapped(**change):
 
 
 def test_the_table_has_every_box_the_largest_first():
-    table = flatness.sharpness(measured())
+    table = flatness.sharpness(results(measured()))
     assert table.header == ("task", "model", "optimizer", "eps 0.005", "eps 0.0005")
     assert table.rows[0] == ("rte", "dense", "Adam", "41.0 ± 1.0", "0.021 ± 0.001")
     assert table.rows[3] == ("qqp", "IMP 90 %", "SAM", "30.0 ± 0.0", "0.021 ± 0.001")
     assert "n = 3" in table.title
-    assert flatness.curvature(measured()).rows[0][3:] == ("0.01 ± 0.0", "25.0 ± 0.0", "0.003", "100.0 ± 0.0", "5 %")
+    assert flatness.curvature(results(measured())).rows[0][3:] == (
+        "0.01 ± 0.0",
+        "25.0 ± 0.0",
+        "0.003",
+        "100.0 ± 0.0",
+        "5 %",
+    )
 
 
 def test_a_difference_is_paired_and_below_zero_is_flatter():
-    table = flatness.differences(measured(), "Adam", "SAM")
+    table = flatness.differences(results(measured()), "Adam", "SAM")
     first = table.rows[0]
     assert first[:6] == ("rte", "dense", "eps 0.005", "30.0", "41.0", "−11.0")
     assert first[6] == "[−13.5, −8.5]"  # 11 ± 4.303 * 1 / sqrt(3)
@@ -257,14 +264,14 @@ def test_a_difference_is_paired_and_below_zero_is_flatter():
 
 def test_seeds_that_differ_are_counted_in_each_row():
     rows = [row for row in measured() if (row["task"], row["seed"]) != ("qqp", 2)]
-    assert [row[-1] for row in flatness.sharpness(rows).rows] == ["n = 3", "n = 3", "n = 2", "n = 2"]
+    assert [row[-1] for row in flatness.sharpness(results(rows)).rows] == ["n = 3", "n = 3", "n = 2", "n = 2"]
 
 
 def test_rows_without_sharpness_have_no_such_tables():
     from trainflat.reports import example
 
     assert reports.how_flat(example.rows()) == []
-    assert contours.panels(example.rows()) == []
+    assert contours.panels(results(example.rows())) == []
     page = reports.report(example.rows(), example.header())
     assert 'id="flatness"' not in page
     assert 'id="maps"' not in page

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from trainflat.reports.beside import Argument, Level, Origin, arguments, concerned, levels
 from trainflat.reports.numbers import MISSING, bounds, plus_minus, signed
 from trainflat.reports.reference import PaperTable, reference
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 from trainflat.reports.stats import Difference
 from trainflat.reports.tables import ALONE, Table
 
@@ -32,52 +32,51 @@ SEEN = "“Seen”: our interval excludes 0 on the paper’s side; “opposite�
 PAPERS = Origin(reference().model, official=True)
 
 
-def besides(rows: Iterable[Row] | Results, *, only: Collection[str] | None = None) -> list[Table]:
+def besides(data: Results, *, only: Collection[str] | None = None) -> list[Table]:
     """The effects, then the levels, of every table of the paper that the rows' recipes are about and that they reach.
 
     Args:
-        rows: The rows.
+        data: The rows.
         only: Keys of the tables to tell about; default: all.
 
     Example:
+        >>> from trainflat.reports import results
         >>> from trainflat.reports.example_paper import paper_rows
-        >>> for table in besides(paper_rows("table8-int8")):
+        >>> for table in besides(results(paper_rows("table8-int8"))):
         ...     print(table.title.partition(";")[0])
         Table 8, effects beside those of a stand-in: MiniLM, data whole
         Table 8, values beside those of a stand-in: MiniLM, data whole
     """
     tables = []
-    for table, found, answers in reached(rows, only):
+    for table, found, answers in reached(data, only):
         for origin in dict.fromkeys(level.origin for level in found):
             tables += [_effects(table, [a for a in answers if a.origin == origin], origin)]
             tables += [_levels(table, [x for x in found if x.origin == origin and not x.cell.hidden], origin)]
     return [table for table in tables if table is not None]
 
 
-def claims(rows: Iterable[Row] | Results, *, only: Collection[str] | None = None) -> list[str]:
+def claims(data: Results, *, only: Collection[str] | None = None) -> list[str]:
     """A sentence for each table, effect and origin: how many of the paper's effects ours show.
 
     Arguments as for `besides`.
 
     Example:
+        >>> from trainflat.reports import results
         >>> from trainflat.reports.example_paper import paper_rows
-        >>> print(claims(paper_rows("table8-int8", seeds=[0]))[0])
+        >>> print(claims(results(paper_rows("table8-int8", seeds=[0])))[0])
         Table 8, SAM − Adam, on a stand-in (MiniLM, data whole): of the paper’s 8 effects we see 0, the opposite of 0, and \
 cannot tell 8; of the 1 that exclude 0 in the paper itself we see 0. One seed tells nothing.
     """
     return [
         _claim(table, [a for a in answers if str(a.effect) == effect and a.origin == origin and a.effect.axis == axis])
-        for table, found, answers in reached(rows, only)
+        for table, found, answers in reached(data, only)
         for origin in dict.fromkeys(level.origin for level in found)
         for axis, effect in dict.fromkeys((a.effect.axis, str(a.effect)) for a in answers if a.origin == origin)
     ]
 
 
-def reached(
-    rows: Iterable[Row] | Results, only: Collection[str] | None
-) -> list[tuple[PaperTable, list[Level], list[Argument]]]:
+def reached(data: Results, only: Collection[str] | None) -> list[tuple[PaperTable, list[Level], list[Argument]]]:
     """The tables that the rows' recipes are about and that the rows reach, each with what was found."""
-    data = results(rows)
     tables = concerned({str(row.get("recipe") or "") for row in data.rows})
     found = [(table, levels(data, table)) for table in tables if only is None or table.key in only]
     return [(table, of, arguments(of, table)) for table, of in found if of]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainflat.reports.reference import Cell, Effect, PaperTable, reference
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results, Row
 from trainflat.reports.stats import Difference, Summary, between, combination, compare, summary
 
 __all__ = ["Argument", "Level", "Origin", "arguments", "concerned", "judged", "levels", "origin", "same_recipe"]
@@ -136,17 +136,18 @@ def concerned(recipes: Iterable[str]) -> list[PaperTable]:
     return [t for t in reference().tables if any(same_recipe(a, b) for a in recipes for b in t.recipes)]
 
 
-def levels(rows: Iterable[Row] | Results, table: PaperTable) -> list[Level]:
+def levels(data: Results, table: PaperTable) -> list[Level]:
     """Every number of the table that rows of ours correspond to, once for each origin of these rows.
 
     Example:
+        >>> from trainflat.reports import results
         >>> row = {"task": "rte", "variant": "dense", "seed": 0, "arm": {"optimizer": "SAM"}, "model": "minilm", "official": True}
-        >>> [level] = levels([{**row, "metrics": {"accuracy": 0.7}}], reference().tables[1])
+        >>> [level] = levels(results([{**row, "metrics": {"accuracy": 0.7}}]), reference().tables[1])
         >>> str(level.cell), level.origin.kind, level.difference.low is None          # one seed: no interval
         ('67.0 ± 0.8', 'stand-in', True)
     """
     by_point: dict[tuple[str, str], list[Row]] = {}
-    for row in results(rows).rows:
+    for row in data.rows:
         by_point.setdefault((row["task"], row["variant"]), []).append(row)
     found = []
     for cell in table.cells.values():

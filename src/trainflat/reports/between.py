@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from trainflat.reports.numbers import MISSING
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 from trainflat.reports.stats import compare, summary
 from trainflat.reports.tables import Table, axis, pairs
 
@@ -20,24 +20,24 @@ NOTE = (
 )
 
 
-def table(rows: Iterable[Row] | Results) -> Table | None:
+def table(data: Results) -> Table | None:
     """A row for each task, pair of models (its stage) and arm; and for the mean over all pairs that every arm has, with the
     differences of arms.
 
     Example:
+        >>> from trainflat.reports import results
         >>> row = {"task": "rte", "variant": "ticket", "sparsity": 0.2, "stage": "10-to-20"}
         >>> rows = [
         ...     {**row, "seed": s, "arm": {"rule": rule}, "geometry": {"barrier": b + s / 100, "cka": 0.9}}
         ...     for s in range(3)
         ...     for rule, b in (("Adam", 0.2), ("SAM", 0.1))
         ... ]
-        >>> [line[2:4] for line in table(rows).rows]
+        >>> [line[2:4] for line in table(results(rows)).rows]
         [('Adam', '0.210 ± 0.010'), ('SAM', '0.110 ± 0.010')]
         >>> rows += [{**row, "stage": "20-to-30"} for row in rows]
-        >>> table(rows).rows[-1][1:4]
+        >>> table(results(rows)).rows[-1][1:4]
         ('mean', 'SAM − Adam', '−0.100 [−0.100, −0.100]')
     """
-    data = results(rows)
     lines: list[tuple[str, ...]] = []
     for task in data.tasks:
         found = _found(data, task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from trainflat.reports.curves import COLOURS, MARKERS, SIZE
 from trainflat.reports.drawing import DARK, INK, inline, save, style
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results, Row
 
 __all__ = ["caption", "describe", "panels", "png", "svg"]
 
@@ -22,16 +22,17 @@ ABOUT = (
 WIDEST = 3.0  # a map longer than so many times its width is drawn with unequal scales
 
 
-def panels(rows: Iterable[Row] | Results) -> list[tuple[Row, int]]:
+def panels(data: Results) -> list[tuple[Row, int]]:
     """Every (row, head) that has a map; two heads a row.
 
     Example:
+        >>> from trainflat.reports import results
         >>> drawn = {"heads": [{"head": "adam"}, {"head": "sam"}]}
         >>> rows = [{"task": "qqp", "variant": "contours", "seed": 0, "arm": {}, "contours": drawn}]
-        >>> [(row["seed"], head) for row, head in panels(rows)]
+        >>> [(row["seed"], head) for row, head in panels(results(rows))]
         [(0, 0), (0, 1)]
     """
-    found = [row for row in results(rows).rows if "contours" in row]
+    found = [row for row in data.rows if "contours" in row]
     return [(row, head) for row in found for head in range(len(row["contours"]["heads"]))]
 
 

@@ -28,12 +28,12 @@ def costs(rows: Iterable[Row] | Results) -> list[Table]:
         >>> [table.title.partition(";")[0] for table in costs(rows())]
         ['Cost of training', 'Cost of the models']
     """
-    return [table for table in (training(rows), models(rows)) if table is not None]
-
-
-def training(rows: Iterable[Row] | Results) -> Table | None:
-    """What training took: seconds and forward-backward passes a seed, summed over the trainings of a stage (rounds of IMP)."""
     data = results(rows)
+    return [table for table in (training(data), models(data)) if table is not None]
+
+
+def training(data: Results) -> Table | None:
+    """What training took: seconds and forward-backward passes a seed, summed over the trainings of a stage (rounds of IMP)."""
     spent: dict[tuple[str, str, str], dict[Any, dict[str, float]]] = {}
     for row in data.rows:
         if "passes" in row:
@@ -61,9 +61,8 @@ def training(rows: Iterable[Row] | Results) -> Table | None:
     return _without_repetition(Table(title, header, tuple(lines), names=3, note=note))
 
 
-def models(rows: Iterable[Row] | Results) -> Table | None:
+def models(data: Results) -> Table | None:
     """What the models cost, from the rows that carry a ``cost``."""
-    data = results(rows)
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in data.rows:
         if "cost" in row:

@@ -29,15 +29,14 @@ DASHES = ("-", "--", ":")
 SIZE = (4.5, 3.1)  # inches; as wide as a phone shows it without making the letters small
 
 
-def panels(rows: Iterable[Row] | Results) -> list[tuple[str, str]]:
+def panels(data: Results) -> list[tuple[str, str]]:
     """Every (task, variant) that has a curve.
 
     Example:
-        >>> from trainflat.reports.example import rows
-        >>> panels(rows())
+        >>> from trainflat.reports import example
+        >>> panels(results(example.rows()))
         [('digits', 'pruned'), ('digits', 'imp'), ('docstrings', 'pruned'), ('docstrings', 'imp')]
     """
-    data = results(rows)
     return [(task, variant) for task in data.tasks for variant in drawn(data, task)]
 
 
@@ -102,9 +101,8 @@ def png(
         return save(figure, path, dpi)
 
 
-def describe(rows: Iterable[Row] | Results, task: str, variant: str) -> str:
+def describe(data: Results, task: str, variant: str) -> str:
     """The panel in words, for those who do not see it."""
-    data = results(rows)
     lines = []
     for arm in data.arms:
         found = [

@@ -6,12 +6,12 @@ are seeds enough for an interval; from nine arms on, a family, a report tells th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from trainflat.reports.numbers import MISSING, bounds, percent, plus_minus, points, signed
 from trainflat.reports.reach import FEWEST, VARIANT, Reach, reach
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 from trainflat.reports.stats import compare, summary
 from trainflat.reports.tables import MANY, Table, axis
 
@@ -42,18 +42,16 @@ NEARBY = 0.01
 """Between two sparsities that are taken for one: of one number asked for, models of different sizes come near, not there."""
 
 
-def is_family(rows: Iterable[Row] | Results) -> bool:
+def is_family(data: Results) -> bool:
     """Whether so many arms are compared, each pruned in one shot, that they are told as a family."""
-    data = results(rows)
     return len(data.arms) > MANY and any(data.sparsities(task, VARIANT) for task in data.tasks)
 
 
-def kept(rows: Iterable[Row] | Results, task: str, arm: str) -> dict[Any, float]:
+def kept(data: Results, task: str, arm: str) -> dict[Any, float]:
     """By seed, the metric's mean over all measured sparsities of its curve: steadier than the place where it crosses a line.
 
     A sparsity counts if all arms with such a curve were measured there or nearby, a seed if it was at all that count.
     """
-    data = results(rows)
     curve = [data.values(task, arm, VARIANT, s) for s in _shared(data, task, arm)]
     seeds = [seed for seed in curve[0] if all(seed in of for of in curve)] if curve else []
     return {seed: summary(of[seed] for of in curve).mean for seed in seeds}
@@ -72,33 +70,29 @@ def _shared(data: Results, task: str, arm: str) -> list[float]:
     return [s for s in curves[arm] if all(nearby(s, curve) for curve in curves.values() if curve)]
 
 
-def ranked(rows: Iterable[Row] | Results, task: str) -> list[str]:
+def ranked(data: Results, task: str) -> list[str]:
     """The arms with a curve, the one that keeps most on average over it first."""
-    data = results(rows)
     mean = {arm: summary(found.values()).mean for arm in data.arms if (found := kept(data, task, arm))}
     return sorted(mean, key=lambda arm: -mean[arm])
 
 
-def passes(rows: Iterable[Row] | Results, task: str, arm: str) -> float | None:
+def passes(data: Results, task: str, arm: str) -> float | None:
     """Forward-backward passes of the dense training, as a multiple of the first arm's; None where the rows do not say."""
-    data = results(rows)
     spent = [data.spent.get((task, one)) for one in (arm, data.arms[0])]
     return summary(spent[0]).mean / summary(spent[1]).mean if spent[0] and spent[1] else None
 
 
-def leading(rows: Iterable[Row] | Results, task: str) -> list[str]:
+def leading(data: Results, task: str) -> list[str]:
     """The arms that a figure shows: all, or of a family the first two and those that keep most."""
-    data = results(rows)
     if not is_family(data):
         return data.arms
     best = [arm for arm in ranked(data, task) if arm not in data.arms[:2]][: MANY - 2]
     return [*data.arms[:2], *(arm for arm in data.arms if arm in best)]
 
 
-def tables(rows: Iterable[Row] | Results, *, only: str | None = None) -> list[Table]:
+def tables(data: Results, *, only: str | None = None) -> list[Table]:
     """One for each task, or for ``only`` one, on which arms were pruned in one shot; of few arms only with the seeds that an
     interval takes."""
-    data = results(rows)
     tasks = [task for task in data.tasks if only in (None, task) and (is_family(data) or _comparable(data, task))]
     found = [table(data, task) for task in tasks]
     return [one for one in found if one is not None]
@@ -108,9 +102,8 @@ def _comparable(data: Results, task: str) -> bool:
     return len(ranked(data, task)) > 1 and len(kept(data, task, data.arms[0])) >= FEWEST
 
 
-def table(rows: Iterable[Row] | Results, task: str) -> Table | None:
+def table(data: Results, task: str) -> Table | None:
     """One row an arm, the one that keeps most on average over its curve first; None without a curve of the reference."""
-    data = results(rows)
     first, second = data.arms[0], data.arms[1] if len(data.arms) > 1 else data.arms[0]
     if reach(data, task, first) is None:
         return None
@@ -158,9 +151,8 @@ def _against(first: Mapping[Any, float], second: Mapping[Any, float]) -> str:
     return f"{signed(d.mean)} {bounds(d) if d.low is not None else ''}".rstrip()
 
 
-def cheapest(rows: Iterable[Row] | Results, task: str) -> str | None:
+def cheapest(data: Results, task: str) -> str | None:
     """Of the arms of at most `CHEAP` passes, the reference aside, the one that keeps most; None if there is none."""
-    data = results(rows)
     cheap = (
         arm for arm in ranked(data, task) if arm != data.arms[0] and (passes(data, task, arm) or CHEAP + 1) <= CHEAP
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from trainflat.reports.drawing import DARK, named, plain, save, style
 from trainflat.reports.family import is_family, kept, passes, ranked
 from trainflat.reports.numbers import percent
 from trainflat.reports.reach import Reach, reach
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 from trainflat.reports.stats import paired, summary
 
 __all__ = ["ABOUT", "CAPTION", "describe", "drawn", "png", "svg"]
@@ -29,32 +28,29 @@ ABOUT = (
 PANELS = ("kept on average, points", "pruned until a point is lost, %")
 
 
-def drawn(rows: Iterable[Row] | Results) -> list[str]:
+def drawn(data: Results) -> list[str]:
     """The tasks that have such a figure: those of a family whose rows say what a training cost."""
-    data = results(rows)
     return [task for task in data.tasks if _arms(data, task)] if is_family(data) else []
 
 
-def svg(rows: Iterable[Row] | Results, task: str, *, name: str = "") -> str:
+def svg(data: Results, task: str, *, name: str = "") -> str:
     """As SVG; ``name`` as in `trainflat.reports.curves.svg`."""
-    data = results(rows)
     if (key := ("family", task)) not in data.drawings:
         with style():
             data.drawings[key] = plain(_figure(data, task))
     return named(data.drawings[key], name)
 
 
-def png(rows: Iterable[Row] | Results, path: str | Path, task: str, *, dpi: int = 160) -> Path:
+def png(data: Results, path: str | Path, task: str, *, dpi: int = 160) -> Path:
     """As PNG on white."""
     with style(DARK):
-        figure = _figure(results(rows), task)
+        figure = _figure(data, task)
         figure.set_facecolor("white")
         return save(figure, path, dpi)
 
 
-def describe(rows: Iterable[Row] | Results, task: str) -> str:
+def describe(data: Results, task: str) -> str:
     """The figure in words."""
-    data = results(rows)
     told = []
     for arm, cost, _ in _arms(data, task):
         first, second = (said.value for said in _numbers(data, task, arm))

@@ -43,9 +43,8 @@ def how_flat(rows: Iterable[Row] | Results) -> list[Table]:
     return [table for table in tables if table is not None]
 
 
-def sharpness(rows: Iterable[Row] | Results) -> Table | None:
+def sharpness(data: Results) -> Table | None:
     """The paper's measure, one row for each task, model and arm, one column for each box, the largest first."""
-    data = results(rows)
     found = _found(data)
     sizes = _sizes(found)
     title = "Sharpness of the held-out loss; mean ± s.d. over seeds, lower is flatter"
@@ -53,9 +52,8 @@ def sharpness(rows: Iterable[Row] | Results) -> Table | None:
     return _table(data, found, title, sizes, cells, BOX) if sizes else None
 
 
-def curvature(rows: Iterable[Row] | Results) -> Table | None:
+def curvature(data: Results) -> Table | None:
     """The other measures: SAM's ascent, the Hessian's largest eigenvalue with its residual, its trace with its error."""
-    data = results(rows)
     found = _found(data)
     if not any(name in of for of in found.values() for name in NAMES):
         return None
@@ -72,9 +70,8 @@ def curvature(rows: Iterable[Row] | Results) -> Table | None:
     return _table(data, found, title, ["ascent", "largest eigenvalue", "residual", "trace", "its error"], cells, SECOND)
 
 
-def differences(rows: Iterable[Row] | Results, first: str, second: str) -> Table | None:
+def differences(data: Results, first: str, second: str) -> Table | None:
     """Arm ``second`` minus arm ``first``, one row for each task, model and measure; "flatter" if the interval is below 0."""
-    data = results(rows)
     found = _found(data)
     lines: list[tuple[str, ...]] = []
     told: list[Difference] = []

@@ -5,7 +5,7 @@ A colour an arm, a marker a way to get smaller, hollow where quantized; bars are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from trainflat.reports.drawing import DARK, inline, save, style
 from trainflat.reports.front import cost, marked, pareto
 from trainflat.reports.numbers import points
 from trainflat.reports.offers import Offer, offers, setting, stated
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 
 __all__ = ["MARKERS", "Front", "describe", "figure", "fronts", "panel", "png", "svg"]
 
@@ -74,11 +74,10 @@ class Front:
         return MARKERS[self.ways.index(offer.way) % len(MARKERS)]
 
 
-def fronts(rows: Iterable[Row] | Results, task: str, chosen: Mapping[str, Any] | None = None) -> list[Front]:
+def fronts(data: Results, task: str, chosen: Mapping[str, Any] | None = None) -> list[Front]:
     """One by latency, one by size, and one by what the model was ``chosen`` for if it was another, ``by``; none if the task has
     fewer than two offers.
     """
-    data = results(rows)
     at = setting(data)
     listed = [offer for offer in offers(data, at) if offer.task == task]
     if at is None or len(listed) < 2:
@@ -107,14 +106,14 @@ def panel(front: Front, name: str) -> tuple[str, list[tuple[float, float]]]:
         return inline(figure, name), [(float(x / width), float(1 - y / height)) for x, y in at]
 
 
-def svg(rows: Iterable[Row] | Results, task: str, chosen: Mapping[str, Any] | None = None, *, name: str = "") -> str:
+def svg(data: Results, task: str, chosen: Mapping[str, Any] | None = None, *, name: str = "") -> str:
     """The panels of a task side by side, with a legend, as SVG; ``name`` as in `trainflat.reports.curves.svg`."""
     with style():
-        return inline(figure(fronts(rows, task, chosen)), name)
+        return inline(figure(fronts(data, task, chosen)), name)
 
 
 def png(
-    rows: Iterable[Row] | Results,
+    data: Results,
     path: str | Path,
     task: str,
     chosen: Mapping[str, Any] | None = None,
@@ -122,7 +121,7 @@ def png(
 ) -> Path:
     """The same as a picture on white."""
     with style(DARK):
-        return save(figure(fronts(rows, task, chosen), facecolor="white", title=task), path, dpi)
+        return save(figure(fronts(data, task, chosen), facecolor="white", title=task), path, dpi)
 
 
 def describe(front: Front) -> str:

@@ -7,7 +7,7 @@ or a click keeps the words open, and the command in them is selected by one clic
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from trainflat.reports.forgone import best_dense, forgone, times
 from trainflat.reports.front_figure import MARKERS, UNITS, Front, describe, fronts, panel, png, svg
 from trainflat.reports.numbers import percent, points
 from trainflat.reports.offers import Offer
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 
 __all__ = ["pictures", "remark", "section", "shown"]
 
@@ -46,18 +46,17 @@ CAPTIONS = {
 }
 
 
-def section(rows: Iterable[Row] | Results, header: Mapping[str, Any], task: str, prefix: str) -> str:
+def section(data: Results, header: Mapping[str, Any], task: str, prefix: str) -> str:
     """HTML of a task's front by latency, by size and by what was chosen for, and what the chosen model gives up; empty if there
     is nothing to show.
 
     Args:
-        rows: The rows.
+        data: The rows.
         header: Of the report: ``chosen`` (``task``, ``arm``, ``variant``, ``sparsity`` of the model that was chosen, ``by``
             what; may be absent), what is ``said`` of it, and ``command``, told where a row has no command of its own.
         task: One of the report's.
         prefix: Of every id and name in it.
     """
-    data = results(rows)
     if not shown(data, header, task):
         return ""
     drawn = fronts(data, task, header.get("chosen"))
@@ -72,9 +71,9 @@ def remark(header: Mapping[str, Any]) -> str:
     return f'<p class="chosen">{escape(said)}</p>' if said else ""
 
 
-def pictures(rows: Iterable[Row] | Results, header: Mapping[str, Any], folder: Path) -> list[Path]:
+def pictures(data: Results, header: Mapping[str, Any], folder: Path) -> list[Path]:
     """The fronts of all tasks that `section` shows, each as TASK-front.svg and .png in a folder; what was written."""
-    data, written = results(rows), []
+    data, written = data, []
     for task in [task for task in data.tasks if shown(data, header, task)]:
         path = folder / re.sub(r"\W+", "-", f"{task}-front".lower()).strip("-")
         while path.with_name(f"{path.name}.svg") in written:
@@ -85,9 +84,8 @@ def pictures(rows: Iterable[Row] | Results, header: Mapping[str, Any], folder: P
     return written
 
 
-def shown(rows: Iterable[Row] | Results, header: Mapping[str, Any], task: str) -> bool:
+def shown(data: Results, header: Mapping[str, Any], task: str) -> bool:
     """Whether a task's front says anything: two offers or more, and one that was shrunk or chosen."""
-    data = results(rows)
     drawn = fronts(data, task)
     shrunk = any("sparsity_layers" in offer.sizes for front in drawn for offer in front.offers)
     return bool(drawn) and (shrunk or (header.get("chosen") or {}).get("task") == task)

@@ -56,7 +56,7 @@ def figure(rows: Iterable[Row] | Results, task: str, chosen: Mapping[str, Any] |
         ValueError: If fewer than two models have both a metric and a measured cost.
     """
     with style(DARK):
-        return front_figure.figure(front_figure.fronts(rows, task, chosen), facecolor="white")
+        return front_figure.figure(front_figure.fronts(results(rows), task, chosen), facecolor="white")
 
 
 def _picture(data: Results, task: str, chosen: Mapping[str, Any] | None) -> str:

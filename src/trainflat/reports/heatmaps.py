@@ -6,14 +6,13 @@ of small differences. Colours are laid over the ground, which makes one drawing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from trainflat.reports.curves import COLOURS
 from trainflat.reports.drawing import DARK, INK, inline, save, style
 from trainflat.reports.numbers import MISSING, bounds, signed
-from trainflat.reports.rows import Results, Row
+from trainflat.reports.rows import Results
 from trainflat.reports.stats import Difference
 from trainflat.reports.tables import ALONE, Table
 from trainflat.reports.transfer import Map, cells_of, maps, margins, papers
@@ -43,13 +42,13 @@ def svg(m: Map, *, name: str = "") -> str:
         return inline(figure, name)
 
 
-def png(rows: Iterable[Row] | Results, path: str | Path, *, dpi: int = 160) -> Path:
+def png(data: Results, path: str | Path, *, dpi: int = 160) -> Path:
     """All maps as one picture on white, ours left, the paper's right.
 
     Raises:
         ValueError: If the rows hold no map.
     """
-    found = maps(rows)
+    found = maps(data)
     if not found:
         raise ValueError(
             "there is no map in these rows; a map needs tickets whose arm has source, target, mask and final"
@@ -90,16 +89,17 @@ def describe(m: Map) -> str:
     return f"{m.title}, {whose(m)}: {', '.join(told)}; in points."
 
 
-def heat_tables(rows: Iterable[Row] | Results) -> list[Table]:
+def heat_tables(data: Results) -> list[Table]:
     """Each of our maps as a table of numbers and as a table of tested means beside the paper's.
 
     Example:
+        >>> from trainflat.reports import results
         >>> from trainflat.reports.example_paper import paper_rows
-        >>> numbers, means, *_ = heat_tables(paper_rows("fig13-transfer"))
+        >>> numbers, means, *_ = heat_tables(results(paper_rows("fig13-transfer")))
         >>> numbers.header, means.rows[0][0]
         (('ticket of', 'stsb', 'mrpc', 'rte', 'cola', 'mean'), 'all cells')
     """
-    return [table for m in maps(rows) for table in (_numbers(m), _means(m))]
+    return [table for m in maps(data) for table in (_numbers(m), _means(m))]
 
 
 def _numbers(m: Map) -> Table:

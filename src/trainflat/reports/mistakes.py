@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from trainflat.reports.offers import model
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results, Row
 
 __all__ = ["Mistakes", "cut", "html", "mistakes"]
 
@@ -38,19 +38,18 @@ class Mistakes:
     texts: tuple[Mapping[str, Any], ...] = ()
 
 
-def mistakes(rows: Iterable[Row] | Results, task: str) -> list[Mistakes]:
+def mistakes(data: Results, task: str) -> list[Mistakes]:
     """One for each model of a task whose rows carry ``confusion`` or ``disagreements``; those of its seeds are put together.
 
     Raises:
         ValueError: If a confusion matrix is not square, or two seeds of one model have other labels.
 
     Example:
-        >>> from trainflat.reports.example_front import rows
-        >>> found = mistakes(rows(), "reviews")[0]
+        >>> from trainflat.reports import example_front, results
+        >>> found = mistakes(results(example_front.rows()), "reviews")[0]
         >>> found.name, found.labels, [text["shift"] for text in found.texts]
         ('cofi 60 % from Adam', ('negative', 'positive'), [0.93, 0.88, 0.71, 0.64])
     """
-    data = results(rows)
     of: dict[tuple[str, str, str, float], list[Row]] = {}
     for row in data.rows:
         if data.task(row) == task and (row.get("confusion") or row.get("disagreements")):
@@ -58,14 +57,14 @@ def mistakes(rows: Iterable[Row] | Results, task: str) -> list[Mistakes]:
     return [_together(data, key, found) for key, found in of.items()]
 
 
-def html(rows: Iterable[Row] | Results, task: str, chosen: Mapping[str, Any] | None = None) -> str:
+def html(data: Results, task: str, chosen: Mapping[str, Any] | None = None) -> str:
     """Folded up, one for each model, the chosen one first and open; empty if no row says anything."""
     chosen = chosen or {}
     same = lambda found: (
         found.key[:3] == tuple(chosen.get(name) for name in ("task", "arm", "variant"))
         and abs(found.key[3] - float(chosen.get("sparsity") or 0)) < 1e-4
     )
-    listed = sorted(mistakes(rows, task), key=same, reverse=True)
+    listed = sorted(mistakes(data, task), key=same, reverse=True)
     return "".join(
         f'<details class="mistakes"{" open" if same(found) else ""}><summary>Where {escape(found.name)} errs</summary>'
         f'<div class="panels">{_matrix(found)}{_texts(found)}</div></details>'

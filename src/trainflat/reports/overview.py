@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from trainflat.reports import beside
 from trainflat.reports.numbers import MISSING
 from trainflat.reports.reference import reference
-from trainflat.reports.rows import Row, results
+from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.tables import Table
 from trainflat.reports.transfer import maps
 
@@ -22,6 +23,11 @@ class Run:
 
     rows: Sequence[Row]
     header: Mapping[str, Any]
+
+    @cached_property
+    def data(self) -> Results:
+        """The rows, checked and grouped."""
+        return results(self.rows)
 
     @property
     def name(self) -> str:
@@ -105,9 +111,9 @@ def _have(entry: _Entry, run: Run) -> int:
     if not run.rows or not entry.wanted:
         return 0
     if table := next((t for t in reference().tables if t.name == entry.key), None):
-        return len({(level.cell.row, level.cell.column) for level in beside.levels(run.rows, table)})
+        return len({(level.cell.row, level.cell.column) for level in beside.levels(run.data, table)})
     paper_values = {m.key: m.values for m in reference().maps}
-    return len({(m.key, at) for m in maps(run.rows) for at in m.values if at in paper_values[m.key]})
+    return len({(m.key, at) for m in maps(run.data) for at in m.values if at in paper_values[m.key]})
 
 
 def _state(entry: _Entry | None, run: Run | None, have: int) -> str:
@@ -133,4 +139,4 @@ def _what(run: Run | None) -> tuple[str, str, str]:
     called = [beside.MODELS.get(m, m) + ("" if m == own else " (stand-in)") for m in models]
     words = {True: "whole", False: "not whole", None: "not recorded"}
     data = dict.fromkeys(words[origin.official] for origin in of)
-    return ", ".join(map(str, results(run.rows).seeds())), ", ".join(called) or MISSING, ", ".join(data) or MISSING
+    return ", ".join(map(str, run.data.seeds())), ", ".join(called) or MISSING, ", ".join(data) or MISSING

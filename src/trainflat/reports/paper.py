@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from html import escape
 from pathlib import Path
 
 from trainflat.reports import argue, heatmaps, render
 from trainflat.reports.beside import judged
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 from trainflat.reports.tables import Table
 from trainflat.reports.transfer import Map, cells_of, maps, papers
 
@@ -17,36 +17,34 @@ __all__ = ["claims", "pictures", "section", "tables"]
 COLOURS = "Blue is above 0, orange below; the colour is full at 5 points, in all maps alike. The numbers are points."
 
 
-def claims(rows: Iterable[Row] | Results, *, only: Collection[str] | None = None) -> list[str]:
+def claims(data: Results, *, only: Collection[str] | None = None) -> list[str]:
     """What ours say about the paper's claims, in sentences; of the tables ``only``, and of the maps ("maps").
 
     Example:
+        >>> from trainflat.reports import results
         >>> from trainflat.reports.example_paper import paper_rows
-        >>> print(claims(paper_rows("fig13-transfer"))[0])
+        >>> print(claims(results(paper_rows("fig13-transfer")))[0])
         Map A, SAM ticket − Adam ticket, fine-tuned with SAM, on a stand-in (MiniLM, data whole): off the diagonal paper +0.4, \
 on our tasks +0.7; stand-in +0.4 [0.3, 0.5], n = 3: seen.
     """
-    data = results(rows)
     of_maps = [_claim(m) for m in maps(data)] if only is None or "maps" in only else []
     return [*argue.claims(data, only=only), *of_maps]
 
 
-def tables(rows: Iterable[Row] | Results, *, only: Collection[str] | None = None) -> list[Table]:
+def tables(data: Results, *, only: Collection[str] | None = None) -> list[Table]:
     """The comparisons and the maps as tables; ``only`` as for `claims`."""
-    data = results(rows)
     of_maps = heatmaps.heat_tables(data) if only is None or "maps" in only else []
     return [*argue.besides(data, only=only), *of_maps]
 
 
-def section(rows: Iterable[Row] | Results, *, name: str = "paper", only: Collection[str] | None = None) -> str:
+def section(data: Results, *, name: str = "paper", only: Collection[str] | None = None) -> str:
     """HTML: the sentences, the maps, the tables. Empty if the rows have nothing to do with the paper.
 
     Args:
-        rows: The rows.
+        data: The rows.
         name: Prefix of every id in it.
         only: As for `claims`.
     """
-    data = results(rows)
     told = "".join(f"<li>{escape(said)}</li>" for said in claims(data, only=only))
     panels = "".join(_panels(m, name, i) for i, m in enumerate(maps(data))) if only is None or "maps" in only else ""
     panels += f'<p class="note">{COLOURS}</p>' if panels else ""
@@ -54,9 +52,8 @@ def section(rows: Iterable[Row] | Results, *, name: str = "paper", only: Collect
     return f'<ul class="claims">{told}</ul>{inside}' if told else inside
 
 
-def pictures(rows: Iterable[Row] | Results, folder: Path) -> list[Path]:
+def pictures(data: Results, folder: Path) -> list[Path]:
     """The maps as maps.png, if there are any."""
-    data = results(rows)
     return [heatmaps.png(data, folder / "maps.png")] if maps(data) else []
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from trainflat.reports.numbers import MISSING
 from trainflat.reports.reach import compressibility
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 from trainflat.reports.tables import ALONE, Table
 
 __all__ = ["LEAST", "Correlation", "Survives", "change", "correlation", "predicts", "tables"]
@@ -53,7 +53,7 @@ def change(data: Results, task: str, arm: str) -> dict[Any, float]:
     return {seed: float(np.mean([of[seed] for of in pruned])) - dense[0][seed] for seed in seeds}
 
 
-def predicts(rows: Iterable[Row] | Results, survives: Survives = change, what: str = WHAT) -> Table | None:
+def predicts(data: Results, survives: Survives = change, what: str = WHAT) -> Table | None:
     """Spearman's rho between each measure of the dense model and what survives, task by task, over arms and seeds.
 
     The measures are the numbers under ``sharpness`` and ``geometry`` of the rows of dense models. Among them is the dense model's
@@ -68,6 +68,7 @@ def predicts(rows: Iterable[Row] | Results, survives: Survives = change, what: s
         None if no dense model was measured, or nothing survives of those that were.
 
     Example:
+        >>> from trainflat.reports import results
         >>> rows = [
         ...     {"task": "rte", "seed": 0, "arm": {"optimizer": f"SAM {i}"}, **row}
         ...     for i in range(5)
@@ -77,10 +78,9 @@ def predicts(rows: Iterable[Row] | Results, survives: Survives = change, what: s
         ...         {"variant": "dense", "stage": "flat", "kind": "Sharpness", "sharpness": {"ascent": 1 / (1 + i)}},
         ...     )
         ... ]
-        >>> predicts(rows).rows
+        >>> predicts(results(rows)).rows
         (('rte', 'ascent', '−1.00', '[−1.00, −1.00]', '5', '1', '5', 'less'),)
     """
-    data = results(rows)
     found = _measures(data)
     lines = []
     for task in data.tasks:
@@ -107,9 +107,8 @@ def predicts(rows: Iterable[Row] | Results, survives: Survives = change, what: s
     return Table(title, header, tuple(lines), names=2, note=f"{_note()} {ALONE}")
 
 
-def tables(rows: Iterable[Row] | Results) -> list[Table]:
+def tables(data: Results) -> list[Table]:
     """`predicts` for what pruning takes and for how far it can go; none where the arms are too few for an interval."""
-    data = results(rows)
     if len(data.arms) < LEAST:
         return []
     found = [predicts(data), predicts(data, compressibility, "the one-shot sparsity at which a point is lost")]

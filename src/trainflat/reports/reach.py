@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 
 __all__ = ["FEWEST", "LOSS", "VARIANT", "Reach", "compressibility", "reach"]
 
@@ -36,7 +36,7 @@ class Reach:
     n: int
 
 
-def reach(rows: Iterable[Row] | Results, task: str, arm: str, *, beside: str | None = None) -> Reach | None:
+def reach(data: Results, task: str, arm: str, *, beside: str | None = None) -> Reach | None:
     """One number an arm: the largest sparsity s at which the mean over seeds of value(s) >= that of the dense reference - `LOSS`.
 
     The mean curve begins at the arm's own dense models, s = 0, runs straight between measured sparsities, and ends where it
@@ -45,7 +45,7 @@ def reach(rows: Iterable[Row] | Results, task: str, arm: str, *, beside: str | N
     does not, for seeds that cross the line early and late; of three to five seeds it is too narrow rather than too wide.
 
     Args:
-        rows: The rows.
+        data: The rows.
         task: One of `Results.tasks`.
         arm: One of `Results.arms`; the first of them is the reference.
         beside: Another arm, whose number is taken off. Default: none.
@@ -54,6 +54,7 @@ def reach(rows: Iterable[Row] | Results, task: str, arm: str, *, beside: str | N
         None without a dense reference or a curve. A seed counts if it has the reference and the whole curve.
 
     Example:
+        >>> from trainflat.reports import results
         >>> point = {"task": "rte", "metric": "accuracy", "arm": {"rule": "Adam"}}
         >>> made = [("dense", 0.0, 0.80), ("pruned", 0.4, 0.80), ("pruned", 0.6, 0.78)]
         >>> rows = [
@@ -61,11 +62,10 @@ def reach(rows: Iterable[Row] | Results, task: str, arm: str, *, beside: str | N
         ...     for seed in range(3)
         ...     for v, s, y in made
         ... ]
-        >>> found = reach(rows, "rte", "Adam")          # all seeds alike: halfway from 0.80 at 40 % to 0.78 at 60 %
+        >>> found = reach(results(rows), "rte", "Adam")  # all seeds alike: halfway from 0.80 at 40 % to 0.78 at 60 %
         >>> round(found.value, 6), round(found.low, 6), round(found.high, 6), found.n
         (0.5, 0.5, 0.5, 3)
     """
-    data = results(rows)
     reference = data.values(task, data.arms[0], "dense", 0.0)
     curves = [_curves(data, task, one) for one in (arm, *([] if beside is None else [beside]))]
     seeds = [seed for seed in reference if all(seed in of for _, of in curves)]
@@ -85,19 +85,19 @@ def reach(rows: Iterable[Row] | Results, task: str, arm: str, *, beside: str | N
     return Reach(float(found[0]), float(low), float(high), len(seeds))
 
 
-def compressibility(rows: Iterable[Row] | Results, task: str, arm: str) -> dict[Any, float]:
+def compressibility(data: Results, task: str, arm: str) -> dict[Any, float]:
     """The same by seed, each against the dense reference of its own; empty without a reference or a curve.
 
     Far noisier than `reach`: a curve on a plateau crosses the line at either of its ends. For relations over arms and seeds.
 
     Example:
+        >>> from trainflat.reports import results
         >>> point = {"task": "rte", "seed": 0, "metric": "accuracy", "arm": {"rule": "Adam"}}
         >>> made = [("dense", 0.0, 0.80), ("pruned", 0.4, 0.80), ("pruned", 0.6, 0.78)]
         >>> rows = [{**point, "variant": v, "sparsity": s, "value": y} for v, s, y in made]
-        >>> round(compressibility(rows, "rte", "Adam")[0], 6)
+        >>> round(compressibility(results(rows), "rte", "Adam")[0], 6)
         0.5
     """
-    data = results(rows)
     reference = data.values(task, data.arms[0], "dense", 0.0)
     at, curves = _curves(data, task, arm)
     seeds = [seed for seed in curves if seed in reference]

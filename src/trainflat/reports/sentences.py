@@ -175,17 +175,16 @@ def _reaches(data: Results, task: str) -> list[Finding]:
     return [Finding(task, f"Within {100 * LOSS:g} point of its own dense mean", "; ".join(parts))] if parts else []
 
 
-def reach(rows: Iterable[Row] | Results, task: str, arm: str, variant: str, *, loss: float = LOSS) -> float | None:
+def reach(data: Results, task: str, arm: str, variant: str, *, loss: float = LOSS) -> float | None:
     """The highest measured sparsity up to which an arm's mean stays within ``loss`` of its dense mean; 0 if at none.
 
     None where the arm has no dense value or no curve. Means only: where they are close to the line, noise decides.
 
     Example:
         >>> from trainflat.reports.example import rows
-        >>> reach(rows(), "digits", "SAM", "pruned"), reach(rows(), "digits", "Adam", "pruned")
-        (0.4, 0.3)
+        >>> [reach(results(rows()), "digits", arm, "pruned") for arm in ("SAM", "Adam")]
+        [0.4, 0.3]
     """
-    data = results(rows)
     dense = data.values(task, arm, "dense", 0.0)
     measured = [(s, v) for s in data.sparsities(task, variant) if (v := data.values(task, arm, variant, s))]
     if not dense or not measured:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from trainflat.reports.numbers import MISSING, bounds, percent, points, signed
 from trainflat.reports.offers import SIZES, offers, setting, stated
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 from trainflat.reports.stats import compare, means
 from trainflat.reports.tables import ALONE, Table, axis
 
@@ -24,14 +22,13 @@ ZEROS = (
 )
 
 
-def tables(rows: Iterable[Row] | Results, task: str) -> list[Table]:
+def tables(data: Results, task: str) -> list[Table]:
     """All three, as far as the rows know."""
-    return [found for found in (table(rows, task), commands(rows, task), ways(rows, task)) if found is not None]
+    return [found for found in (table(data, task), commands(data, task), ways(data, task)) if found is not None]
 
 
-def table(rows: Iterable[Row] | Results, task: str) -> Table | None:
+def table(data: Results, task: str) -> Table | None:
     """The offers of a task as a table, if any was shrunk: how small, how fast, and what is kept."""
-    data = results(rows)
     at = setting(data)
     listed = [offer for offer in offers(data, at) if offer.task == task]
     if at is None or not any("sparsity_layers" in offer.sizes for offer in listed):
@@ -50,9 +47,8 @@ def table(rows: Iterable[Row] | Results, task: str) -> Table | None:
     return Table(title, (*header, data.metric(task), "n"), tuple(lines), task, 2, SHRUNK)
 
 
-def commands(rows: Iterable[Row] | Results, task: str) -> Table | None:
+def commands(data: Results, task: str) -> Table | None:
     """The command that makes each model and keeps it, the fastest first; None if the rows say none."""
-    data = results(rows)
     listed = [offer for offer in offers(data) if offer.task == task and "command" in offer.made]
     lines = [
         (
@@ -71,9 +67,8 @@ def commands(rows: Iterable[Row] | Results, task: str) -> Table | None:
     return Table("How to make each again", header, tuple(lines), task, 1, note, kind="commands")
 
 
-def ways(rows: Iterable[Row] | Results, task: str) -> Table | None:
+def ways(data: Results, task: str) -> Table | None:
     """CoFi against the plainer cuts of the same size, arm by arm: the difference in points, paired over seeds."""
-    data = results(rows)
     lines, found = [], []
     for sparsity in data.sparsities(task, "cofi"):
         for plainer in ("narrow", "shallow"):

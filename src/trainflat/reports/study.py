@@ -12,7 +12,6 @@ from trainflat.reports.departure import departure
 from trainflat.reports.document import command, document, figure, panels, paragraphs, provenance, top
 from trainflat.reports.overview import Run, in_order, overview, told_with
 from trainflat.reports.reference import reference
-from trainflat.reports.rows import results
 from trainflat.reports.sentences import findings
 from trainflat.reports.tables import Table
 from trainflat.reports.verdicts import lines, verdicts
@@ -61,12 +60,12 @@ def report(runs: Sequence[Run], group: str, *, linked: Collection[str] = ()) -> 
 
 def summary(runs: Sequence[Run]) -> list[Table]:
     """A line for each claim of the paper; a table that two runs share is told with the first of its recipes."""
-    return verdicts(line for run in in_order(runs) if run.rows for line in lines(run.rows, only=told_with(run, runs)))
+    return verdicts(line for run in in_order(runs) if run.rows for line in lines(run.data, only=told_with(run, runs)))
 
 
 def said(run: Run, runs: Sequence[Run]) -> list[str]:
     """What one of the runs says about the paper's claims; a table that two runs share is told with the first of its recipes."""
-    return paper.claims(run.rows, only=told_with(run, runs)) if run.rows else []
+    return paper.claims(run.data, only=told_with(run, runs)) if run.rows else []
 
 
 def write_all(runs: Sequence[Run], group: str, folder: str | Path) -> list[Path]:
@@ -78,7 +77,7 @@ def write_all(runs: Sequence[Run], group: str, folder: str | Path) -> list[Path]
         The files, report.html first.
     """
     folder = Path(folder)
-    written = [path for run in runs if run.rows for path in whole.write_all(run.rows, run.header, folder / run.short)]
+    written = [path for run in runs if run.rows for path in whole.write_all(run.data, run.header, folder / run.short)]
     names = [run.name for run in runs if run.rows]
     html = report(runs, group, linked=names)
     claims = [f"- {run.name}: {text}" for run in runs if (text := departure(run.header))]
@@ -100,7 +99,7 @@ def read_back(folder: str | Path) -> list[Run]:
 
 def _run(run: Run, name: str, only: Collection[str], linked: bool) -> str:
     """One run: what it asked, what it says beside the paper, its curves, its own findings."""
-    data = results(run.rows)
+    data = run.data
     asked = "".join(f"<p>{escape(text)}</p>" for text in paragraphs(str(run.header.get("claim") or ""))[:1])
     link = f'<a href="{escape(run.short)}/report.html">The full report of this run</a>' if linked else ""
     known = filter(None, [link, escape(departure(run.header)), SMOKE if run.header.get("smoke") else ""])

@@ -90,17 +90,15 @@ def every(rows: Iterable[Row] | Results) -> list[Table]:
     return [table for table in tables if table is not None]
 
 
-def curve(rows: Iterable[Row] | Results, task: str, variant: str) -> Table | None:
+def curve(data: Results, task: str, variant: str) -> Table | None:
     """One row an arm, dense and up to six of the sparsities at which a variant was measured."""
-    data = results(rows)
     columns = [("dense", 0.0), *((variant, sparsity) for sparsity in thin(data.sparsities(task, variant)))]
     header = ["dense", *(percent(sparsity) for _, sparsity in columns[1:])]
     return _by_arm(data, task, "One-shot pruning" if variant == "pruned" else data.family(variant), columns, header)
 
 
-def others(rows: Iterable[Row] | Results, task: str) -> Table | None:
+def others(data: Results, task: str) -> Table | None:
     """One row an arm: dense, and every variant that is no curve (int8, say) with its change against the same seed's dense."""
-    data = results(rows)
     measured = [point for point in data.points(task) if point[0] not in data.curves(task) and point[0] != "dense"]
     table = _by_arm(data, task, "Dense and quantized" if measured else "Dense", [("dense", 0.0), *measured])
     if table is None or not measured:
@@ -116,9 +114,8 @@ def others(rows: Iterable[Row] | Results, task: str) -> Table | None:
     return Table(table.title, tuple(header), tuple(map(tuple, lines)), task)
 
 
-def metrics(rows: Iterable[Row] | Results, task: str) -> Table | None:
+def metrics(data: Results, task: str) -> Table | None:
     """Every metric of the dense models, where a task has more than one."""
-    data = results(rows)
     found: dict[str, dict[str, dict[Any, float]]] = {arm: {} for arm in data.arms}
     for row in data.rows:
         if data.task(row) == task and data.variant(row) == "dense":
@@ -149,18 +146,14 @@ def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
     return [(a, b) for i, a in enumerate(arms) for b in arms[i + 1 :] if i == 0 or len(arms) <= 3]
 
 
-def difference(
-    rows: Iterable[Row] | Results, task: str, variant: str, sparsity: float, first: str, second: str
-) -> Difference | None:
+def difference(data: Results, task: str, variant: str, sparsity: float, first: str, second: str) -> Difference | None:
     """Arm ``second`` minus arm ``first`` at one point; None if either was not measured there."""
-    data = results(rows)
     values = [data.values(task, arm, variant, sparsity) for arm in (first, second)]
     return compare(*values) if all(values) else None
 
 
-def differences(rows: Iterable[Row] | Results, task: str, first: str, second: str) -> Table | None:
+def differences(data: Results, task: str, first: str, second: str) -> Table | None:
     """One row a point: both arms' means over the seeds compared, their difference with its 95 % interval, n, a plain word."""
-    data = results(rows)
     lines, found = [], []
     for variant, sparsity in data.points(task):
         if (d := difference(data, task, variant, sparsity, first, second)) is None:

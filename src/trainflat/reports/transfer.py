@@ -9,7 +9,7 @@ from typing import Any
 
 from trainflat.reports.beside import Origin, origin
 from trainflat.reports.reference import PaperMap, reference
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 from trainflat.reports.stats import Difference, paired
 
 __all__ = ["Map", "cells_of", "maps", "margins", "papers"]
@@ -78,17 +78,18 @@ def _shares(m: PaperMap) -> Map:
     return Map(m.key, m.title, m.tasks, m.tasks, values, {}, averages=averages)
 
 
-def maps(rows: Iterable[Row] | Results) -> list[Map]:
+def maps(data: Results) -> list[Map]:
     """Ours, as far as rows of tickets have a source, a target, a mask and a final optimizer; one set for each model.
 
     Example:
+        >>> from trainflat.reports import results
         >>> from trainflat.reports.example_paper import paper_rows
-        >>> [(m.key, len(m.values), m.origin.kind) for m in maps(paper_rows("fig13-transfer"))][:2]
+        >>> [(m.key, len(m.values), m.origin.kind) for m in maps(results(paper_rows("fig13-transfer")))][:2]
         [('A', 16, 'stand-in'), ('B', 16, 'stand-in')]
     """
     values: dict[tuple, dict[Any, float]] = {}
     whole: dict[tuple, set[bool | None]] = {}
-    for row in results(rows).rows:
+    for row in data.rows:
         arm = row["arm"]
         if (
             row["variant"] == "ticket"

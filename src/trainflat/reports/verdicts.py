@@ -9,7 +9,7 @@ from trainflat.reports.argue import VERDICTS, reached
 from trainflat.reports.beside import Argument, Origin, judged
 from trainflat.reports.numbers import MISSING, bounds, signed
 from trainflat.reports.reference import PaperTable, reference
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results
 from trainflat.reports.stats import Difference
 from trainflat.reports.tables import ALONE, Table
 from trainflat.reports.transfer import Map, cells_of, maps, papers
@@ -41,8 +41,9 @@ def verdicts(rows: Iterable[Line]) -> list[Table]:
     """The lines as tables, one for each origin.
 
     Example:
+        >>> from trainflat.reports import results
         >>> from trainflat.reports.example_paper import paper_rows
-        >>> [table] = verdicts(lines(paper_rows("table8-int8")))
+        >>> [table] = verdicts(lines(results(paper_rows("table8-int8"))))
         >>> table.rows[1][:3], table.rows[1][-1]
         (('Table 8', 'SAM int8 − Adam int8', 'mean of 4'), 'seen here')
     """
@@ -52,9 +53,8 @@ def verdicts(rows: Iterable[Line]) -> list[Table]:
     ]
 
 
-def lines(rows: Iterable[Row] | Results, *, only: Collection[str] | None = None) -> list[Line]:
+def lines(data: Results, *, only: Collection[str] | None = None) -> list[Line]:
     """What rows of one run say about the claims of the tables ``only``, and of the maps ("maps"); default: all."""
-    data = results(rows)
     found = []
     for table, _, answers in reached(data, only):
         for origin in dict.fromkeys(a.origin for a in answers):
