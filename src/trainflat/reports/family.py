@@ -22,7 +22,6 @@ __all__ = [
     "kept",
     "leading",
     "passes",
-    "ranked",
     "table",
     "tables",
 ]
@@ -47,14 +46,19 @@ def is_family(data: Results) -> bool:
     return len(data.arms) > MANY and any(data.sparsities(task, VARIANT) for task in data.tasks)
 
 
-def kept(data: Results, task: str, arm: str) -> dict[Any, float]:
-    """By seed, the metric's mean over all measured sparsities of its curve: steadier than the place where it crosses a line.
+def kept(data: Results, task: str) -> dict[str, dict[Any, float]]:
+    """By arm and seed, the metric's mean over all measured sparsities of the arm's curve: steadier than the place where it
+    crosses a line. The arm that keeps most on average comes first.
 
     A sparsity counts if all arms with such a curve were measured there or nearby, a seed if it was at all that count.
     """
-    curve = [data.values(task, arm, VARIANT, s) for s in _shared(data, task, arm)]
-    seeds = [seed for seed in curve[0] if all(seed in of for of in curve)] if curve else []
-    return {seed: summary(of[seed] for of in curve).mean for seed in seeds}
+    found = {}
+    for arm, shared in _shared(_curves(data, task)).items():
+        curve = [data.values(task, arm, VARIANT, s) for s in shared]
+        seeds = [seed for seed in curve[0] if all(seed in of for of in curve)] if curve else []
+        if seeds:
+            found[arm] = {seed: summary(of[seed] for of in curve).mean for seed in seeds}
+    return dict(sorted(found.items(), key=lambda item: -summary(item[1].values()).mean))
 
 
 def _curves(data: Results, task: str) -> dict[str, list[float]]:
@@ -63,17 +67,11 @@ def _curves(data: Results, task: str) -> dict[str, list[float]]:
     return {arm: [s for s in grid if data.values(task, arm, VARIANT, s)] for arm in data.arms}
 
 
-def _shared(data: Results, task: str, arm: str) -> list[float]:
-    """The sparsities at which an arm was measured and the others were, too, or nearby."""
-    curves = _curves(data, task)
+def _shared(curves: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """By arm, those of its sparsities at which the others were measured, too, or nearby."""
+    different = {tuple(curve) for curve in curves.values() if curve}
     nearby = lambda s, curve: any(abs(s - other) < NEARBY for other in curve)
-    return [s for s in curves[arm] if all(nearby(s, curve) for curve in curves.values() if curve)]
-
-
-def ranked(data: Results, task: str) -> list[str]:
-    """The arms with a curve, the one that keeps most on average over it first."""
-    mean = {arm: summary(found.values()).mean for arm in data.arms if (found := kept(data, task, arm))}
-    return sorted(mean, key=lambda arm: -mean[arm])
+    return {arm: [s for s in curve if all(nearby(s, other) for other in different)] for arm, curve in curves.items()}
 
 
 def passes(data: Results, task: str, arm: str) -> float | None:
@@ -86,7 +84,7 @@ def leading(data: Results, task: str) -> list[str]:
     """The arms that a figure shows: all, or of a family the first two and those that keep most."""
     if not is_family(data):
         return data.arms
-    best = [arm for arm in ranked(data, task) if arm not in data.arms[:2]][: MANY - 2]
+    best = [arm for arm in kept(data, task) if arm not in data.arms[:2]][: MANY - 2]
     return [*data.arms[:2], *(arm for arm in data.arms if arm in best)]
 
 
@@ -99,7 +97,8 @@ def tables(data: Results, *, only: str | None = None) -> list[Table]:
 
 
 def _comparable(data: Results, task: str) -> bool:
-    return len(ranked(data, task)) > 1 and len(kept(data, task, data.arms[0])) >= FEWEST
+    keeps = kept(data, task)
+    return len(keeps) > 1 and len(keeps.get(data.arms[0], ())) >= FEWEST
 
 
 def table(data: Results, task: str) -> Table | None:
@@ -107,10 +106,10 @@ def table(data: Results, task: str) -> Table | None:
     first, second = data.arms[0], data.arms[1] if len(data.arms) > 1 else data.arms[0]
     if reach(data, task, first) is None:
         return None
-    keeps = {arm: kept(data, task, arm) for arm in data.arms}
+    keeps = kept(data, task)
     int8 = next((variant for variant in data.variants(task) if "int8" in variant), None)
     lines, counts = [], set()
-    for arm in ranked(data, task):
+    for arm in keeps:
         far = reach(data, task, arm)
         if far is None:
             continue
@@ -121,7 +120,7 @@ def table(data: Results, task: str) -> Table | None:
         line = [arm, MISSING if times is None else f"{times:.2f}", plus_minus(dense.values())]
         line += [_against(data.values(task, first, "dense", 0.0), dense) if arm != first else MISSING]
         line += [plus_minus(keeps[arm].values())]
-        line += [_against(keeps[one], keeps[arm]) if one else MISSING for one in others]
+        line += [_against(keeps.get(one, {}), keeps[arm]) if one else MISSING for one in others]
         line += [_share(far, percent(round(far.value, 3)))]
         line += [
             _share(d, signed(d.value)) if one and (d := reach(data, task, arm, beside=one)) else MISSING
@@ -136,8 +135,8 @@ def table(data: Results, task: str) -> Table | None:
     against = (f"− {first}", f"− {second}")
     header = (axis(data), "passes", "dense", f"− {first}", "kept", *against, "pruned by", *against, "int8 − dense")
     title = f"Cost and compressibility; {data.metric(task)} in points and sparsities in %, n = {seeds} seeds"
-    some = any(_shared(data, task, arm) != curve for arm, curve in _curves(data, task).items())
-    return Table(title, header, tuple(lines), task, note=NOTE.format(first=first) + SOME * some)
+    curves = _curves(data, task)
+    return Table(title, header, tuple(lines), task, note=NOTE.format(first=first) + SOME * (_shared(curves) != curves))
 
 
 def _share(far: Reach, said: str) -> str:
@@ -153,7 +152,5 @@ def _against(first: Mapping[Any, float], second: Mapping[Any, float]) -> str:
 
 def cheapest(data: Results, task: str) -> str | None:
     """Of the arms of at most `CHEAP` passes, the reference aside, the one that keeps most; None if there is none."""
-    cheap = (
-        arm for arm in ranked(data, task) if arm != data.arms[0] and (passes(data, task, arm) or CHEAP + 1) <= CHEAP
-    )
+    cheap = (arm for arm in kept(data, task) if arm != data.arms[0] and (passes(data, task, arm) or CHEAP + 1) <= CHEAP)
     return next(cheap, None)

@@ -139,21 +139,20 @@ def _average(data: Results, task: str, variant: str) -> list[Finding]:
 def _of_family(data: Results, task: str) -> list[Finding]:
     """What the second arm, the one that keeps most, and the best of the cheap ones keep, each against the first."""
     first, second = data.arms[:2]
-    ranked, cheap = family.ranked(data, task), family.cheapest(data, task)
-    if first not in ranked:
+    kept, cheap = family.kept(data, task), family.cheapest(data, task)
+    if first not in kept:
         return []
     words = {
         second: "On average over all one-shot sparsities",
-        ranked[0]: "Of all, on average over all one-shot sparsities",
+        next(iter(kept)): "Of all, on average over all one-shot sparsities",
     }
     if cheap is not None:
         words[cheap] = f"Of those of at most {family.CHEAP:g} passes, on average over all one-shot sparsities"
     told = []
     for arm, where in words.items():
-        if arm in ranked and arm != first:
-            both = [family.kept(data, task, one) for one in (arm, first)]
-            what = _beside(first, arm, "keeps", both[1], both[0])
-            told.append(Finding(task, where, what, compare(both[1], both[0])))
+        if arm in kept and arm != first:
+            what = _beside(first, arm, "keeps", kept[first], kept[arm])
+            told.append(Finding(task, where, what, compare(kept[first], kept[arm])))
     return told
 
 
