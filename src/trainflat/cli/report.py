@@ -150,16 +150,17 @@ def _show(
     from trainflat import reports
 
     rows = _only(rows, arms) if arms else rows
+    data = reports.results(rows)
     to = out if arms else out or folder
-    written = reports.write_all(rows, header, to) if to else []
+    written = reports.write_all(data, header, to) if to else []
     page = str(to / "report.html") if to else None
     if as_json:
         print_json({"recipe": header.get("name"), "rows": rows, "report": page})
         return
-    for table in reports.tables_of(rows):
+    for table in reports.tables_of(data):
         print_table(table.heading, list(table.header), reports.text(table)[1:], table.note)
     print()
-    for finding in reports.findings(rows):
+    for finding in reports.findings(data):
         print(f"{finding.task}: {finding}")
     if page:
         print(f"\nReport: {page}  (and {len(written) - 1} files beside it)")

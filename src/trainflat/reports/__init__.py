@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from trainflat.reports import study
+from trainflat.reports.contents import tables_of
 from trainflat.reports.cost import costs
 from trainflat.reports.curves import png, svg
 from trainflat.reports.flatness import how_flat
-from trainflat.reports.folder import read_back, tables_of, texts_of, write_all
+from trainflat.reports.folder import read_back, texts_of, write_all
 from trainflat.reports.formats import to_csv, to_json
 from trainflat.reports.page import report, write
 from trainflat.reports.render import html, markdown, text

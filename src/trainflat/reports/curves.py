@@ -57,14 +57,16 @@ def svg(rows: Iterable[Row] | Results, task: str, variant: str, *, name: str = "
             is a file of its own, dark on light or light on dark as the reader prefers.
     """
     data = results(rows)
-    if (key := ("curves", task, variant)) not in data.drawings:
+
+    def draw() -> str:
         with style():
             from matplotlib.figure import Figure
 
             figure = Figure(figsize=SIZE, layout="constrained")
             _draw(figure.subplots(), data, task, variant)
-            data.drawings[key] = plain(figure)
-    return named(data.drawings[key], name)
+            return plain(figure)
+
+    return named(data.once(("curves", task, variant), draw), name)
 
 
 def png(

@@ -88,10 +88,9 @@ def leading(data: Results, task: str) -> list[str]:
     return [*data.arms[:2], *(arm for arm in data.arms if arm in best)]
 
 
-def tables(data: Results, *, only: str | None = None) -> list[Table]:
-    """One for each task, or for ``only`` one, on which arms were pruned in one shot; of few arms only with the seeds that an
-    interval takes."""
-    tasks = [task for task in data.tasks if only in (None, task) and (is_family(data) or _comparable(data, task))]
+def tables(data: Results) -> list[Table]:
+    """One for each task on which arms were pruned in one shot; of few arms only with the seeds that an interval takes."""
+    tasks = [task for task in data.tasks if is_family(data) or _comparable(data, task)]
     found = [table(data, task) for task in tasks]
     return [one for one in found if one is not None]
 

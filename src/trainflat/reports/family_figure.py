@@ -36,10 +36,12 @@ def drawn(data: Results) -> list[str]:
 
 def svg(data: Results, task: str, *, name: str = "") -> str:
     """As SVG; ``name`` as in `trainflat.reports.curves.svg`."""
-    if (key := ("family", task)) not in data.drawings:
+
+    def draw() -> str:
         with style():
-            data.drawings[key] = plain(_figure(data, task))
-    return named(data.drawings[key], name)
+            return plain(_figure(data, task))
+
+    return named(data.once(("family", task), draw), name)
 
 
 def png(data: Results, path: str | Path, task: str, *, dpi: int = 160) -> Path:

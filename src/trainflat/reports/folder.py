@@ -9,29 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports import (
-    contours,
-    curves,
-    family,
-    family_figure,
-    files,
-    front_page,
-    page,
-    paper,
-    predicts,
-    render,
-    smaller,
-    tables,
-)
-from trainflat.reports.cost import costs
+from trainflat.reports import contours, curves, family_figure, files, front_page, page, paper, render
+from trainflat.reports.contents import tables_of
 from trainflat.reports.departure import departure
-from trainflat.reports.flatness import how_flat
 from trainflat.reports.formats import to_csv, to_json
 from trainflat.reports.page import Header
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.sentences import findings
 
-__all__ = ["read_back", "tables_of", "texts_of", "write_all"]
+__all__ = ["read_back", "texts_of", "write_all"]
 
 
 def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path) -> list[Path]:
@@ -77,20 +63,6 @@ def texts_of(rows: Iterable[Row] | Results, header: Header) -> dict[str, str]:
         "rows.json": to_json(data.rows),
         "run.json": to_json(header),
     }
-
-
-def tables_of(rows: Iterable[Row] | Results) -> list[tables.Table]:
-    """Every table of a report, in its order: beside the paper, the family, smaller models, the metric, flatness, costs."""
-    data = results(rows)
-    return [
-        *paper.tables(data),
-        *family.tables(data),
-        *[table for task in data.tasks for table in smaller.tables(data, task)],
-        *tables.every(data),
-        *how_flat(data),
-        *predicts.tables(data),
-        *costs(data),
-    ]
 
 
 def read_back(folder: str | Path) -> tuple[list[Row], Header]:

@@ -8,28 +8,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports import (
-    contours,
-    curves,
-    family,
-    family_figure,
-    files,
-    front_page,
-    mistakes,
-    paper,
-    predicts,
-    render,
-    smaller,
-    tables,
-)
-from trainflat.reports.cost import costs
+from trainflat.reports import contours, curves, family_figure, files, front_page, mistakes, paper, render
+from trainflat.reports.contents import contents
 from trainflat.reports.departure import departure
 from trainflat.reports.document import command, document, figure, panels, paragraphs, provenance, top
-from trainflat.reports.flatness import how_flat
 from trainflat.reports.numbers import signed
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.sentences import RULE, Finding, findings
-from trainflat.reports.tables import ALONE
+from trainflat.reports.tables import ALONE, pairs
 
 __all__ = ["Header", "report", "write"]
 
@@ -68,20 +54,18 @@ def report(rows: Iterable[Row] | Results, header: Header, *, beside: Sequence[st
     """
     data = results(rows)
     name = str(header.get("name") or "report")
-    sections = [("findings", "Findings", _findings(data))]
-    if told := paper.section(data):
-        sections.append(("paper", "Beside the paper", told))
+    sections = [("findings", "Findings", _findings(data)), ("paper", "Beside the paper", paper.section(data))]
     sections += [(f"task-{i}", task, _task(data, header, task, f"p{i}")) for i, task in enumerate(data.tasks)]
-    if told := how_flat(data):
-        sections.append(("flatness", "Flatness", "".join(map(render.html, told))))
-    if told := predicts.tables(data):
-        sections.append(("predictors", "What predicts what survives", "".join(map(render.html, told))))
-    if maps := contours.panels(data):
-        sections.append(("maps", "Loss maps", _loss_maps(maps)))
-    if told := costs(data):
-        sections.append(("costs", "Costs", "".join(map(render.html, told))))
-    sections.append(("method", "How to read this", _method()))
-    return document(name, _top(data, header, name), sections, _footer(data, header, beside))
+    tables = lambda part: "".join(map(render.html, contents(data)[part]))
+    sections += [
+        ("flatness", "Flatness", tables("flatness")),
+        ("predictors", "What predicts what survives", tables("predictors")),
+        ("maps", "Loss maps", _loss_maps(data)),
+        ("costs", "Costs", tables("costs")),
+        ("method", "How to read this", _method()),
+    ]
+    shown = [section for section in sections if section[-1]]
+    return document(name, _top(data, header, name), shown, _footer(data, header, beside))
 
 
 def write(rows: Iterable[Row] | Results, header: Header, path: str | Path, *, beside: Sequence[str] = ()) -> Path:
@@ -107,7 +91,7 @@ def _findings(data: Results) -> str:
         lines = "".join(_finding(finding, before) for before, finding in zip([None, *of_task], of_task))
         title = f"<h3>{escape(task)} <small>{escape(data.metric(task))}</small></h3>"
         parts.append(f"<div>{title}<ul>{lines}</ul></div>" if lines else "")
-    compared = ", then ".join(f"{b} − {a}" for a, b in tables.pairs(data.arms))
+    compared = ", then ".join(f"{b} − {a}" for a, b in pairs(data.arms))
     about = f'<p class="about">Differences are {escape(compared)}, in points.</p>' if compared else ""
     return f'{about}<div class="tasks">{"".join(parts)}</div>'
 
@@ -146,9 +130,8 @@ def _task(data: Results, header: Header, task: str, prefix: str) -> str:
     words = escape(" ".join([*(f"{note.rstrip('.')}." for note in notes), *about]))
     front = front_page.section(data, header, task, f"{prefix}-front") or front_page.remark(header)
     of_family = _family(data, task, f"{prefix}-family")
-    listed = [*family.tables(data, only=task), *smaller.tables(data, task), *tables.every(data)]
-    of_task = [table for table in listed if table.task == task]
-    told = "".join(map(render.html, of_task)) + mistakes.html(data, task, header.get("chosen"))
+    told = "".join(render.html(table) for table in contents(data)["tasks"] if table.task == task)
+    told += mistakes.html(data, task, header.get("chosen"))
     return f'<p class="about">{words}</p>{of_family}{front}{figures}{told}'
 
 
@@ -160,12 +143,12 @@ def _family(data: Results, task: str, name: str) -> str:
     return figure(family_figure.CAPTION, family_figure.describe(data, task), drawing, family_figure.ABOUT)
 
 
-def _loss_maps(maps: Sequence[tuple[Row, int]]) -> str:
+def _loss_maps(data: Results) -> str:
     figures = panels(
         figure(contours.caption(row, head), contours.describe(row, head), contours.svg(row, head, name=f"map{i}"))
-        for i, (row, head) in enumerate(maps)
+        for i, (row, head) in enumerate(contours.panels(data))
     )
-    return f'<p class="about">{escape(contours.ABOUT)}</p>{figures}'
+    return f'<p class="about">{escape(contours.ABOUT)}</p>{figures}' if figures else ""
 
 
 def _method() -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from trainflat.reports.numbers import percent
 
@@ -21,6 +21,7 @@ __all__ = [
     "where",
 ]
 
+T = TypeVar("T")
 Row = Mapping[str, Any]
 
 CURVES = ("pruned", "ticket", "imp", "std")
@@ -126,9 +127,14 @@ class Results:
         return list(dict.fromkeys(self.arm(row) for row in self.rows))
 
     @cached_property
-    def drawings(self) -> dict[tuple[str, ...], str]:
-        """What was drawn of these rows, by the figure's kind and what it shows: the page and the file are of one drawing."""
+    def _made(self) -> dict[Any, Any]:
         return {}
+
+    def once(self, name: Any, make: Callable[[], T]) -> T:
+        """What ``make()`` gives, or gave before under this name: page and files show the same drawings and tables."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def arm(self, row: Row) -> str:
         """The label under which a row is compared."""
