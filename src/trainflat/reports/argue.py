@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from trainflat.reports.beside import Argument, Level, Origin, arguments, concerned, levels
-from trainflat.reports.numbers import MISSING, bounds, plus_minus, signed
+from trainflat.reports.numbers import MISSING, bounds, counted, plus_minus, signed, with_bounds
 from trainflat.reports.reference import PaperTable, reference
 from trainflat.reports.rows import Results
-from trainflat.reports.stats import Difference
 from trainflat.reports.tables import ALONE, Table
 
 __all__ = ["VERDICTS", "besides", "claims", "reached"]
@@ -110,7 +109,8 @@ def _effects(table: PaperTable, answers: Sequence[Argument], origin: Origin) -> 
     for a in answers:
         paper = signed(a.paper.mean) + notes.marks(a.notes)
         said = f"{a.verdict} here" if not origin.paper and a.verdict in VERDICTS else a.verdict
-        lines.append((a.what, a.column, paper, bounds(a.paper), signed(a.ours.mean), bounds(a.ours), _n(a.ours), said))
+        ours = (signed(a.ours.mean), bounds(a.ours), counted(a.ours))
+        lines.append((a.what, a.column, paper, bounds(a.paper), *ours, said))
     header = ("effect", "task", "paper", "its 95 % CI", origin.kind, "its 95 % CI", "n", "the paper’s effect is")
     title = f"{table.name}, effects beside {_whose(origin)}; {_unit(table)}"
     hidden = "The paper’s are of the test server, ours of the validation set." if _hidden(table, answers) else ""
@@ -180,10 +180,6 @@ def _hidden(table: PaperTable, answers: Sequence[Argument]) -> bool:
     return any(cell.hidden for cell in table.cells.values() if cell.column in columns)
 
 
-def _n(d: Difference) -> str:
-    return str(d.n) if d.method == "paired" else f"{d.n}, unpaired"
-
-
 def _measured(level: Level | None, counted: bool) -> str:
     if level is None:
         return MISSING
@@ -193,5 +189,4 @@ def _measured(level: Level | None, counted: bool) -> str:
 def _apart(level: Level | None) -> str:
     if level is None:
         return MISSING
-    d = level.difference
-    return f"{signed(d.mean)} {bounds(d)}" if d.low is not None else f"{signed(d.mean)} (no interval)"
+    return with_bounds(level.difference, "(no interval)")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainflat.reports.numbers import MISSING, bounds, percent, plus_minus, points, signed
+from trainflat.reports.numbers import MISSING, percent, plus_minus, points, signed, with_bounds
 from trainflat.reports.reach import FEWEST, VARIANT, Reach, reach
 from trainflat.reports.rows import Results
 from trainflat.reports.stats import compare, summary
-from trainflat.reports.tables import MANY, Table, axis
+from trainflat.reports.tables import MANY, Table, against_dense, axis
 
 __all__ = [
     "CHEAP",
@@ -126,8 +126,7 @@ def table(data: Results, task: str) -> Table | None:
             for one in others
         ]
         after = data.values(task, arm, int8, 0.0) if int8 else {}
-        changes = [after[seed] - dense[seed] for seed in after if seed in dense]
-        lines.append((*line, plus_minus(changes, signed, points) if changes else MISSING))
+        lines.append((*line, against_dense(dense, after)))
     if not lines:
         return None
     seeds = "–".join(map(str, sorted({min(counts), max(counts)})))
@@ -143,10 +142,7 @@ def _share(far: Reach, said: str) -> str:
 
 
 def _against(first: Mapping[Any, float], second: Mapping[Any, float]) -> str:
-    if not first or not second:
-        return MISSING
-    d = compare(first, second)
-    return f"{signed(d.mean)} {bounds(d) if d.low is not None else ''}".rstrip()
+    return with_bounds(compare(first, second)) if first and second else MISSING
 
 
 def cheapest(data: Results, task: str) -> str | None:

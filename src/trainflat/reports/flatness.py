@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainflat.reports import between
-from trainflat.reports.numbers import MISSING, plus_minus
+from trainflat.reports.numbers import MISSING, counted, plus_minus
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import Difference, compare, means
-from trainflat.reports.tables import ALONE, Table, axis, pairs
+from trainflat.reports.tables import ALONE, Table, axis, pairing, pairs
 
 __all__ = ["curvature", "differences", "how_flat", "sharpness"]
 
@@ -81,16 +81,14 @@ def differences(data: Results, first: str, second: str) -> Table | None:
             if not all(arm.get(name) for arm in arms):
                 continue
             d = compare(arms[0][name], arms[1][name])
-            n = str(d.n) if d.method == "paired" else f"{d.n}, unpaired"
             shown = [_number(mean) for mean in reversed(means(arms[0][name], arms[1][name]))]
             interval = MISSING if d.low is None or d.high is None else f"[{_number(d.low)}, {_number(d.high)}]"
-            line = (task, model, NAMES.get(name, name), *shown, _number(d.mean, "+"), interval, n, _verdict(d))
-            lines.append(line)
+            measured = (_number(d.mean, "+"), interval, counted(d), _verdict(d))
+            lines.append((task, model, NAMES.get(name, name), *shown, *measured))
             told.append(d)
     if not lines:
         return None
-    how = "paired over seeds" if all(d.method == "paired" for d in told) else "paired over seeds unless marked"
-    title = f"Flatness, {second} − {first}; {how}, below 0 is flatter"
+    title = f"Flatness, {second} − {first}; {pairing(told)}, below 0 is flatter"
     header = ("task", "model", "measure", second, first, "difference", "95 % CI", "n", f"{second} is")
     return Table(title, header, tuple(lines), names=3, note=ALONE)
 

@@ -16,7 +16,7 @@ from trainflat.reports import files
 from trainflat.reports.curves import COLOURS
 from trainflat.reports.forgone import best_dense, forgone, times
 from trainflat.reports.front_figure import MARKERS, UNITS, Front, describe, fronts, panel, png, svg
-from trainflat.reports.numbers import percent, points
+from trainflat.reports.numbers import percent, plus_minus
 from trainflat.reports.offers import Offer
 from trainflat.reports.rows import Results
 
@@ -152,13 +152,12 @@ def _words(command: str) -> str:
 
 def _facts(front: Front, offer: Offer, dense: Offer | None) -> list[tuple[str, str]]:
     """What is said of a point, beside the best dense model."""
-    spread = f" ± {points(offer.value.sd)}" if offer.value.sd is not None else ""
     faster = smaller = ""
     if dense and offer != dense:
         faster = f", {times(dense.latency / offer.latency, 'faster', 'slower', 'as fast')}"
         smaller = f", {times(dense.bytes / offer.bytes, 'smaller', 'larger', 'as large')}"
     facts = [
-        (front.metric, f"{points(offer.value.mean)}{spread} (n = {offer.value.n})"),
+        (front.metric, f"{plus_minus(offer.values.values())} (n = {offer.value.n})"),
         ("latency", f"{offer.latency:.2f} ms{faster}"),
         ("size", f"{offer.bytes / 1e6:,.1f} MB{smaller}"),
     ]

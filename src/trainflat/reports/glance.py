@@ -11,7 +11,7 @@ from typing import Any
 from trainflat.reports import front_figure
 from trainflat.reports.drawing import DARK, style
 from trainflat.reports.front import marked
-from trainflat.reports.numbers import percent, points
+from trainflat.reports.numbers import percent, plus_minus
 from trainflat.reports.offers import Offer
 from trainflat.reports.rows import Results, Row, results
 
@@ -60,19 +60,19 @@ def figure(rows: Iterable[Row] | Results, task: str, chosen: Mapping[str, Any] |
 
 
 def _picture(data: Results, task: str, chosen: Mapping[str, Any] | None) -> str:
-    if not front_figure.fronts(data, task, chosen):
+    if not (drawn := front_figure.fronts(data, task, chosen)):
         return ""
     raw = io.BytesIO()
     with style(DARK):
-        figure(data, task, chosen).savefig(raw, format="png", dpi=110, metadata={"Software": None})
+        made = front_figure.figure(drawn, facecolor="white")
+        made.savefig(raw, format="png", dpi=110, metadata={"Software": None})
     coded = base64.b64encode(raw.getvalue()).decode()
-    told = "; ".join(front_figure.describe(front) for front in front_figure.fronts(data, task, chosen))
+    told = "; ".join(map(front_figure.describe, drawn))
     return f'<img alt="{escape(told)}" src="data:image/png;base64,{coded}" style="max-width:100%">'
 
 
 def _cells(offer: Offer, chosen: bool) -> list[str]:
-    spread = f" ± {points(offer.value.sd)}" if offer.value.sd is not None else ""
-    numbers = [f"{points(offer.value.mean)}{spread}", f"{offer.latency:.2f}", f"{offer.bytes / 1e6:,.1f}"]
+    numbers = [plus_minus(offer.values.values()), f"{offer.latency:.2f}", f"{offer.bytes / 1e6:,.1f}"]
     name = f"<b>{escape(offer.name)}</b>, chosen" if chosen else escape(offer.name)
     return [f"<td{_align(i)}>{cell}</td>" for i, cell in enumerate([name, *numbers, percent(offer.gone)])]
 

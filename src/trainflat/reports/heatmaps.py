@@ -13,11 +13,10 @@ from trainflat.reports.curves import COLOURS
 from trainflat.reports.drawing import DARK, INK, inline, save, style
 from trainflat.reports.numbers import MISSING, bounds, signed
 from trainflat.reports.rows import Results
-from trainflat.reports.stats import Difference
 from trainflat.reports.tables import ALONE, Table
 from trainflat.reports.transfer import Map, cells_of, maps, margins, papers
 
-__all__ = ["describe", "heat_tables", "interval", "kind", "png", "shown", "svg", "whose"]
+__all__ = ["describe", "heat_tables", "kind", "png", "shown", "svg", "whose"]
 
 FULL = 0.05
 """The difference, 5 points, at which a colour is full: beyond it the number tells."""
@@ -155,11 +154,6 @@ def kind(m: Map) -> str:
 def shown(share: float | None) -> str:
     """A difference in points, a dash for none."""
     return MISSING if share is None else signed(share)
-
-
-def interval(d: Difference) -> str:
-    """The interval, or in words that there is none."""
-    return bounds(d) if d.low is not None else "(no interval)"
 
 
 def _size(m: Map) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from trainflat.reports.stats import Difference, summary
 
-__all__ = ["MISSING", "Show", "bounds", "percent", "plus_minus", "points", "signed"]
+__all__ = ["MISSING", "Show", "bounds", "counted", "percent", "plus_minus", "points", "signed", "with_bounds"]
 
 MISSING = "–"
 Show = Callable[[float], str]
@@ -46,6 +46,16 @@ def bounds(d: Difference) -> str:
         return MISSING
     low, high = (points(b, ".1f" if b == 0 or abs(b) >= 0.0005 else ".1g") for b in (d.low, d.high))
     return f"[{low}, {high}]"
+
+
+def with_bounds(d: Difference, without: str = "") -> str:
+    """A difference and its interval, or what is said ``without`` one."""
+    return f"{signed(d.mean)} {bounds(d) if d.low is not None else without}".rstrip()
+
+
+def counted(d: Difference) -> str:
+    """Of how many seeds a difference is, and whether they are no pairs."""
+    return str(d.n) if d.method == "paired" else f"{d.n}, unpaired"
 
 
 def plus_minus(values: Iterable[float], show: Show = points, show_sd: Show | None = None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainflat.reports import argue, heatmaps, render
 from trainflat.reports.beside import judged
+from trainflat.reports.numbers import with_bounds
 from trainflat.reports.rows import Results
 from trainflat.reports.tables import Table
 from trainflat.reports.transfer import Map, cells_of, maps, papers
@@ -84,5 +85,5 @@ def _claim(m: Map) -> str:
         said = "no seed has all of these cells"
     else:
         word = "" if same is None else f": {judged(same, d)}"
-        said = f"{heatmaps.shown(d.mean)} {heatmaps.interval(d)}, n = {d.n}{word}"
+        said = f"{with_bounds(d, '(no interval)')}, n = {d.n}{word}"
     return f"Map {m.key}, {m.title}{where}: {name} {shown}; {origin.kind} {said}."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainflat.reports import family
-from trainflat.reports.numbers import bounds, percent, points, signed
+from trainflat.reports.numbers import bounds, counted, percent, points, signed
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import Difference, compare, means, summary
 from trainflat.reports.tables import difference, pairs
@@ -46,9 +46,7 @@ class Finding:
             return ""
         if d.low is None:
             return f"no interval, n = {d.n}"
-        return f"95 % CI {bounds(d).strip('[]').replace(', ', ' to ')}, n = {d.n}" + (
-            "" if d.method == "paired" else ", unpaired"
-        )
+        return f"95 % CI {bounds(d).strip('[]').replace(', ', ' to ')}, n = {counted(d)}"
 
     def __str__(self) -> str:
         if self.difference is None:

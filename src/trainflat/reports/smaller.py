@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainflat.reports.numbers import MISSING, bounds, percent, points, signed
+from trainflat.reports.numbers import MISSING, bounds, percent, plus_minus, points, signed
 from trainflat.reports.offers import SIZES, offers, setting, stated
 from trainflat.reports.rows import Results
 from trainflat.reports.stats import compare, means
@@ -38,9 +38,9 @@ def table(data: Results, task: str) -> Table | None:
     for offer in listed:
         times = f"{dense[offer.arm] / offer.latency:.1f} ×" if offer.arm in dense else MISSING
         shares = [percent(offer.sizes[name]) if name in offer.sizes else MISSING for name in SIZES]
-        value = points(offer.value.mean) + (f" ± {points(offer.value.sd)}" if offer.value.sd is not None else "")
         size = [f"{offer.parameters / 1e6:,.2f}", f"{offer.bytes / 1e6:,.1f}", f"{offer.multiply_adds / 1e6:,.0f}"]
         name = data.title(offer.variant, offer.sparsity)
+        value = plus_minus(offer.values.values())
         lines.append((name, offer.arm, *shares, *size, f"{offer.latency:.2f}", times, value, str(offer.value.n)))
     header = ("model", axis(data), "layers", "CoFi", "all", "parameters (M)", "MB", "multiply-adds (M)", "ms", "faster")
     title = f"Smaller models; {stated(at)}"

@@ -5,19 +5,20 @@ Values are points, a metric times 100. A table is plain text in rows and columns
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from trainflat.reports.numbers import MISSING, Show, bounds, percent, plus_minus, points, signed
+from trainflat.reports.numbers import MISSING, Show, bounds, counted, percent, plus_minus, points, signed
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import Difference, compare, means
 
 __all__ = [
     "MANY",
     "Table",
+    "against_dense",
     "axis",
     "curve",
     "difference",
@@ -25,6 +26,7 @@ __all__ = [
     "every",
     "metrics",
     "others",
+    "pairing",
     "pairs",
     "thin",
 ]
@@ -109,9 +111,14 @@ def others(data: Results, task: str) -> Table | None:
         for line, full in zip(lines, table.rows, strict=True):
             dense = data.values(task, full[0], "dense", 0.0)
             after = data.values(task, full[0], variant, sparsity)
-            changes = [after[seed] - dense[seed] for seed in after if seed in dense]
-            line += [full[column], plus_minus(changes, signed, points) if changes else MISSING]
+            line += [full[column], against_dense(dense, after)]
     return Table(table.title, tuple(header), tuple(map(tuple, lines)), task)
+
+
+def against_dense(dense: Mapping[Any, float], after: Mapping[Any, float]) -> str:
+    """What became of the same seeds' dense models: the mean difference with its spread, in points."""
+    changes = [after[seed] - dense[seed] for seed in after if seed in dense]
+    return plus_minus(changes, signed, points) if changes else MISSING
 
 
 def metrics(data: Results, task: str) -> Table | None:
@@ -159,15 +166,18 @@ def differences(data: Results, task: str, first: str, second: str) -> Table | No
         if (d := difference(data, task, variant, sparsity, first, second)) is None:
             continue
         below, above = means(*(data.values(task, arm, variant, sparsity) for arm in (first, second)))
-        n = str(d.n) if d.method == "paired" else f"{d.n}, unpaired"
         shown = (points(above), points(below))
-        lines.append((data.title(variant, sparsity), *shown, signed(d.mean), bounds(d), n, d.verdict))
+        lines.append((data.title(variant, sparsity), *shown, signed(d.mean), bounds(d), counted(d), d.verdict))
         found.append(d)
     if not lines:
         return None
-    how = "paired over seeds" if all(d.method == "paired" for d in found) else "paired over seeds unless marked"
     header = ("model", second, first, "difference", "95 % CI", "n", f"{second} is")
-    return Table(f"{second} − {first}; in points, {how}", header, tuple(lines), task, 1, ALONE, tuple(found))
+    return Table(f"{second} − {first}; in points, {pairing(found)}", header, tuple(lines), task, 1, ALONE, tuple(found))
+
+
+def pairing(found: Iterable[Difference]) -> str:
+    """How the differences of a table are found; see `trainflat.reports.numbers.counted`."""
+    return "paired over seeds" if all(d.method == "paired" for d in found) else "paired over seeds unless marked"
 
 
 def thin(values: Sequence[float], most: int = MOST) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trainflat.reports.argue import VERDICTS, reached
 from trainflat.reports.beside import Argument, Origin, judged
-from trainflat.reports.numbers import MISSING, bounds, signed
+from trainflat.reports.numbers import MISSING, with_bounds
 from trainflat.reports.reference import PaperTable, reference
 from trainflat.reports.rows import Results
 from trainflat.reports.stats import Difference
@@ -96,10 +96,11 @@ def _short(m: Map) -> str:
 def _table(origin: Origin, found: list[Line]) -> Table:
     rows = []
     for x in found:
+        shown = [MISSING if d is None else with_bounds(d) for d in (x.paper, x.ours)]
         n = str(x.ours.n) if x.ours else MISSING
         said = f"{x.verdict} here" if not origin.paper and x.verdict in VERDICTS else x.verdict
         counts = " · ".join(map(str, x.counts or [])) or MISSING
-        rows.append((x.where, x.effect, x.over, _told(x.paper), _told(x.ours), n, counts, said))
+        rows.append((x.where, x.effect, x.over, *shown, n, counts, said))
     of = f"ours: {origin}" if origin.paper else f"a stand-in: {origin}"
     header = ("table", "effect", "over", "paper", origin.kind, "n", "by task", "the effect is")
     return Table(
@@ -113,10 +114,3 @@ def _table(origin: Origin, found: list[Line]) -> Table:
         verdicts=tuple(VERDICTS.get(x.verdict, "cannot tell") for x in found),
         kind="dense" if origin.paper else "dense stand-in",
     )
-
-
-def _told(d: Difference | None) -> str:
-    """A difference and, where there is one, its interval."""
-    if d is None:
-        return MISSING
-    return signed(d.mean) + (f" {bounds(d)}" if d.low is not None else "")
