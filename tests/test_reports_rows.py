@@ -14,7 +14,7 @@ import pytest
 from trainflat import reports
 from trainflat.reports import example
 from trainflat.reports.formats import to_csv, to_json
-from trainflat.reports.rows import compared, results, unique, where
+from trainflat.reports.rows import compared, results, unique
 
 
 def row(**about):
@@ -114,12 +114,6 @@ def test_points_have_names_that_a_reader_knows():
     assert data.title("int8 per_channel") == "int8 per channel"
     assert data.title("int8 per_channel", 0.5) == "int8 per channel 50 %"
     assert data.family("imp / find") == "IMP / find"
-
-
-def test_where_filters_by_field_and_by_axis():
-    rows = example.rows()
-    assert {r["arm"]["optimizer"] for r in where(rows, optimizer="SAM", variant="imp")} == {"SAM"}
-    assert len(where(rows, task="digits", optimizer="SAM", variant="imp", seed=0)) == 10
 
 
 def test_csv_holds_every_row_and_every_field():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from statistics import median
 from typing import Any
 
 from trainflat.reports.numbers import MISSING, percent, plus_minus
-from trainflat.reports.rows import Results, Row, measured_at, results
+from trainflat.reports.rows import Results, Row, measured_at, results, sparsity_of
 from trainflat.reports.stats import summary
-from trainflat.reports.tables import Table, axis
+from trainflat.reports.tables import Table, arm_under_arm, axis, without_repetition
 
 __all__ = ["costs", "models", "training"]
 
@@ -37,17 +36,15 @@ def training(data: Results) -> Table | None:
     spent: dict[tuple[str, str, str], dict[Any, dict[str, float]]] = {}
     for row in data.rows:
         if "passes" in row:
-            variant, shrunk = (
-                data.variant(row),
-                "sparsity_layers" in row,
-            )  # each size of a shrunk model is one of its own
-            family = data.title(variant, row["sparsity"]) if shrunk else data.family(variant)
+            variant, sized = data.variant(row), "sparsity_layers" in row
+            # each size of a shrunk model is one of its own
+            family = data.title(variant, row["sparsity"]) if sized else data.family(variant)
             names = (data.task(row), family, data.arm(row))
             of = spent.setdefault(names, {}).setdefault(row["seed"], {})
             for name in ("seconds", "passes"):
                 of[name] = of.get(name, 0.0) + row.get(name, 0.0)
     lines = []
-    for (task, family, arm), by_seed in _by_task_and_arm(data, spent):
+    for (task, family, arm), by_seed in arm_under_arm(data, spent).items():
         passes = summary(of["passes"] for of in by_seed.values()).mean
         reference = spent.get((task, family, data.arms[0]))
         times = f"{passes / summary(of['passes'] for of in reference.values()).mean:.2f}" if reference else MISSING
@@ -58,7 +55,7 @@ def training(data: Results) -> Table | None:
     header = ("task", "trained", axis(data), "seconds", "passes", f"passes / {data.arms[0]}", "seeds")
     note = "A pass is one forward and one backward over a batch; SAM takes two a step. Seconds are wall time."
     title = "Cost of training; means over seeds, seconds ± s.d."
-    return _without_repetition(Table(title, header, tuple(lines), names=3, note=note))
+    return without_repetition(Table(title, header, tuple(lines), names=3, note=note))
 
 
 def models(data: Results) -> Table | None:
@@ -66,11 +63,11 @@ def models(data: Results) -> Table | None:
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in data.rows:
         if "cost" in row:
-            title = data.title(data.variant(row), round(float(row.get("sparsity") or 0), 4))
+            title = data.title(data.variant(row), sparsity_of(row))
             names = (data.task(row), title, data.arm(row), measured_at(row))
             found.setdefault(names, []).append(row["cost"])
     lines = []
-    for (*names, _), measured in _by_task_and_arm(data, found):
+    for (*names, _), measured in arm_under_arm(data, found).items():
         mid = {
             name: median(cost[name] for cost in measured)
             for name in measured[0]
@@ -87,7 +84,7 @@ def models(data: Results) -> Table | None:
     counted = ("parameters", "non-zeros", "MB on disk", "multiply-adds (M)", "latency, ms")
     header = ("task", "model", axis(data), *counted, "on", "seeds")
     title = "Cost of the models; medians over seeds"
-    return _without_repetition(Table(title, header, tuple(lines), names=3, note=NO_FASTER))
+    return without_repetition(Table(title, header, tuple(lines), names=3, note=NO_FASTER))
 
 
 def _tokens(mid: dict[str, float]) -> str:
@@ -96,20 +93,3 @@ def _tokens(mid: dict[str, float]) -> str:
         return ""
     padding = f", {percent(mid['padding'])} padding" if mid["padding"] else ""
     return f" x {mid['length']:.0f} tokens{padding}"
-
-
-def _without_repetition(table: Table) -> Table:
-    """A last column that says the same in every row goes into the title."""
-    title, header, lines = table.title, table.header, table.rows
-    while header[-1] in ("seeds", "on") and len({line[-1] for line in lines}) == 1:
-        title, header, lines = f"{title}, {lines[0][-1]}", header[:-1], tuple(line[:-1] for line in lines)
-    return replace(table, title=title, header=header, rows=lines)
-
-
-def _by_task_and_arm(data: Results, found: dict[Any, Any]) -> list[tuple[Any, Any]]:
-    """Task by task, what was done by what was done, so that the arms stand under each other."""
-    what = list(dict.fromkeys(key[1] for key in found))
-    return sorted(
-        found.items(),
-        key=lambda item: (data.tasks.index(item[0][0]), what.index(item[0][1]), data.arms.index(item[0][2])),
-    )

@@ -16,7 +16,7 @@ from trainflat.reports.drawing import DARK, named, plain, save, style
 from trainflat.reports.family import leading
 from trainflat.reports.legend import place, short
 from trainflat.reports.numbers import percent
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results, Row, results, without_stage
 from trainflat.reports.stats import summary
 
 __all__ = ["COLOURS", "MARKERS", "describe", "drawn", "panels", "png", "svg"]
@@ -137,7 +137,7 @@ def _draw(axes: Any, data: Results, task: str, variant: str, title: str = "") ->
                 linewidth=0,
                 zorder=0,
             )
-            if variant.partition(" / ")[0] == "pruned":
+            if without_stage(variant) == "pruned":
                 curve = {0.0: level, **curve}
         if not curve:
             continue

@@ -7,9 +7,9 @@ from typing import Any
 
 from trainflat.reports import between
 from trainflat.reports.numbers import MISSING, counted, plus_minus
-from trainflat.reports.rows import Results, Row, results
+from trainflat.reports.rows import Results, Row, results, sparsity_of
 from trainflat.reports.stats import Difference, compare, means
-from trainflat.reports.tables import ALONE, Table, axis, pairing, pairs
+from trainflat.reports.tables import ALONE, Table, arm_under_arm, axis, pairing, pairs, without_repetition
 
 __all__ = ["curvature", "differences", "how_flat", "sharpness"]
 
@@ -98,14 +98,12 @@ def _found(data: Results) -> dict[tuple[str, str, str], dict[str, dict[Any, floa
     found: dict[tuple[str, str, str], dict[str, dict[Any, float]]] = {}
     for row in data.rows:
         if "sharpness" in row:
-            model = data.title(data.variant(row), round(float(row.get("sparsity") or 0), 4))
+            model = data.title(data.variant(row), sparsity_of(row))
             of = found.setdefault((data.task(row), model, data.arm(row)), {})
             for name, value in row["sharpness"].items():
                 if value is not None:
                     of.setdefault(name, {}).setdefault(row["seed"], float(value))
-    models = list(dict.fromkeys(key[1] for key in found))
-    rank = lambda key: (data.tasks.index(key[0]), models.index(key[1]), data.arms.index(key[2]))
-    return {key: found[key] for key in sorted(found, key=rank)}
+    return arm_under_arm(data, found)
 
 
 def _sizes(found: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]:
@@ -115,13 +113,10 @@ def _sizes(found: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]:
 
 
 def _table(data: Results, found: Any, title: str, columns: Sequence[str], cells: Any, note: str) -> Table:
-    """One row for each task, model and arm; n in the title if it is the same everywhere, else in the last column."""
-    counts = [max(map(len, of.values())) for of in found.values()]
-    lines = [(*key, *cells(of), f"n = {n}") for (key, of), n in zip(found.items(), counts, strict=True)]
+    """One row for each task, model and arm."""
+    lines = tuple((*key, *cells(of), f"n = {max(map(len, of.values()))}") for key, of in found.items())
     header = ("task", "model", axis(data), *columns, "seeds")
-    if len(set(counts)) == 1:
-        title, header, lines = f"{title}, n = {counts[0]}", header[:-1], [line[:-1] for line in lines]
-    return Table(title, header, tuple(lines), names=3, note=note)
+    return without_repetition(Table(title, header, lines, names=3, note=note))
 
 
 def _spread(values: dict[Any, float] | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from trainflat.reports.offers import model
+from trainflat.reports.offers import model, named
 from trainflat.reports.rows import Results, Row
 
 __all__ = ["Mistakes", "cut", "html", "mistakes"]
@@ -54,7 +54,7 @@ def mistakes(data: Results, task: str) -> list[Mistakes]:
     for row in data.rows:
         if data.task(row) == task and (row.get("confusion") or row.get("disagreements")):
             of.setdefault(model(data, row), []).append(row)
-    return [_together(data, key, found) for key, found in of.items()]
+    return [_together(key, found) for key, found in of.items()]
 
 
 def html(data: Results, task: str, chosen: Mapping[str, Any] | None = None) -> str:
@@ -85,12 +85,11 @@ def cut(text: Any, most: int = LONG) -> str:
     return f"{(head.rpartition(' ')[0] if ' ' in head and line[most - 1] != ' ' else head).rstrip()}…"
 
 
-def _together(data: Results, key: tuple[str, str, str, float], rows: Sequence[Row]) -> Mistakes:
+def _together(key: tuple[str, str, str, float], rows: Sequence[Row]) -> Mistakes:
     matrices = [row["confusion"] for row in rows if row.get("confusion")]
     labels = tuple(map(str, matrices[0]["labels"])) if matrices else ()
     counts = [[0] * len(labels) for _ in labels]
-    title = data.title(*key[2:])
-    name = title if key[1] == "all" else f"{title} from {key[1]}"
+    name = named(*key[1:])
     for matrix in matrices:
         lines = matrix["counts"]
         if tuple(map(str, matrix["labels"])) != labels or [len(line) for line in lines] != [len(labels)] * len(labels):

@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
-from trainflat.reports.rows import Results, Row, measured_at, results
+from trainflat.reports.rows import Results, Row, measured_at, results, sparsity_of
 from trainflat.reports.stats import Summary, summary
 
 __all__ = ["Offer", "Setting", "model", "named", "offers", "setting", "stated"]
@@ -18,13 +18,11 @@ Setting = tuple[Any, ...]
 
 SIZES = ("sparsity_layers", "sparsity_cofi", "sparsity_total")
 COSTS = ("latency_ms", "parameters", "bytes", "multiply_adds")
-GRIDS = (
-    "int8",
-    "static_int8",
-    "weight_only",
-    "torchao_weights",
-)  # how the names of quantized variants, or their last parts, begin
-ZEROS = "pruned"  # the variant whose zeros stay where they were: it costs what the dense model of its arm costs
+GRIDS = ("int8", "static_int8", "weight_only", "torchao_weights")
+"""How the names of quantized variants, or their last parts, begin."""
+
+ZEROS = "pruned"
+"""The variant whose zeros stay where they were: it costs what the dense model of its arm costs."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Offer:
     @property
     def way(self) -> str:
         """How it got smaller, its grid aside, as a reader calls it: "cofi", "one-shot"; "dense" if it did not."""
-        return Results([]).family(", ".join(part for part in self.variant.split(", ") if not _is_grid(part)) or "dense")
+        return Results.family(", ".join(part for part in self.variant.split(", ") if not _is_grid(part)) or "dense")
 
     @property
     def quantized(self) -> bool:
@@ -143,7 +141,7 @@ def offers(rows: Iterable[Row] | Results, at: Setting | None = None) -> list[Off
 
 def model(data: Results, row: Row) -> tuple[str, str, str, float]:
     """Of which model a row is: task, arm, variant, sparsity."""
-    return data.task(row), data.arm(row), row["variant"], round(float(row.get("sparsity") or 0.0), 4)
+    return data.task(row), data.arm(row), row["variant"], sparsity_of(row)
 
 
 def named(arm: str, variant: str, sparsity: float) -> str:
@@ -152,7 +150,7 @@ def named(arm: str, variant: str, sparsity: float) -> str:
     >>> named("SAM", "cofi, int8 per_channel", 0.6), named("all", "dense", 0.0)
     ('cofi 60 %, int8 per channel from SAM', 'dense')
     """
-    title = Results([]).title(variant, sparsity)
+    title = Results.title(variant, sparsity)
     return title if arm == "all" else f"{title} from {arm}"
 
 

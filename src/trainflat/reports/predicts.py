@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from trainflat.reports.numbers import MISSING
 from trainflat.reports.reach import compressibility
-from trainflat.reports.rows import Results
+from trainflat.reports.rows import Results, without_stage
 from trainflat.reports.tables import ALONE, Table
 
 __all__ = ["LEAST", "Correlation", "Survives", "change", "correlation", "predicts", "tables"]
@@ -44,7 +44,7 @@ def change(data: Results, task: str, arm: str) -> dict[Any, float]:
     A seed counts if it was measured at every one of the sparsities, so that all means are over the same. Empty if several
     stages left dense models, since which of them was pruned the rows do not say.
     """
-    points = [(*point, point[0].partition(" / ")[0]) for point in data.points(task)]
+    points = [(*point, without_stage(point[0])) for point in data.points(task)]
     dense = [data.values(task, arm, variant, sparsity) for variant, sparsity, way in points if way == "dense"]
     pruned = [data.values(task, arm, variant, sparsity) for variant, sparsity, way in points if way == "pruned"]
     if len(dense) != 1 or not pruned:

@@ -17,8 +17,9 @@ __all__ = [
     "compared",
     "measured_at",
     "results",
+    "sparsity_of",
     "unique",
-    "where",
+    "without_stage",
 ]
 
 T = TypeVar("T")
@@ -54,17 +55,6 @@ def unique(rows: Iterable[Row]) -> list[Row]:
     return list(kept.values())
 
 
-def where(rows: Iterable[Row], **equal: Any) -> list[Row]:
-    """The rows whose fields equal what is given; a field of the arm serves as well.
-
-    Example:
-        >>> rows = [{"task": "digits", "arm": {"optimizer": "SAM"}}, {"task": "digits", "arm": {"optimizer": "Adam"}}]
-        >>> where(rows, task="digits", optimizer="SAM") == rows[:1]
-        True
-    """
-    return [row for row in rows if all(row.get(name, row["arm"].get(name)) == value for name, value in equal.items())]
-
-
 def compared(rows: Iterable[Row]) -> tuple[str, ...]:
     """The axes of the sweep whose labels are set against each other: "optimizer" if there, else "mask" and "final" (who found a
     ticket, and who trains it) if both are, else all that do not name the task.
@@ -95,8 +85,14 @@ def measured_at(row: Row) -> tuple[Any, ...] | None:
     return tuple(cost.get(name) for name in ("batch", "length", "threads", "device")) if cost is not None else None
 
 
-def _point(row: Row) -> float:
+def sparsity_of(row: Row) -> float:
+    """A row's sparsity up to rounding, so that the one that was asked for is the same for all; 0 where nothing was removed."""
     return round(float(row.get("sparsity") or 0.0), 4)
+
+
+def without_stage(variant: str) -> str:
+    """What was done: "pruned" of "pruned / again"."""
+    return variant.partition(" / ")[0]
 
 
 @dataclass(frozen=True)
@@ -169,7 +165,7 @@ class Results:
                 self.task(row),
                 self.arm(row),
                 row["variant"],
-                _point(row),
+                sparsity_of(row),
                 row["seed"],
                 row.get("kind"),
                 measured_at(row),
@@ -183,30 +179,31 @@ class Results:
         return f"{row['variant']} / {row['stage']}" if told_apart else row["variant"]
 
     @cached_property
-    def _values(self) -> dict[tuple[str, str, str, float], dict[Any, float]]:
-        table: dict[tuple[str, str, str, float], dict[Any, float]] = {}
+    def _measured(self) -> dict[tuple[str, str, str, float], list[Row]]:
+        """The rows with a value by task, arm, variant and sparsity."""
+        table: dict[tuple[str, str, str, float], list[Row]] = {}
         for row in self.rows:
             if row.get("value") is not None:
-                cell = table.setdefault((self.task(row), self.arm(row), self.variant(row), _point(row)), {})
-                cell.setdefault(row["seed"], float(row["value"]))
+                point = (self.task(row), self.arm(row), self.variant(row), sparsity_of(row))
+                table.setdefault(point, []).append(row)
+        return table
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str, str, float], dict[Any, float]]:
+        table: dict[tuple[str, str, str, float], dict[Any, float]] = {}
+        for point, rows in self._measured.items():
+            for row in rows:
+                table.setdefault(point, {}).setdefault(row["seed"], float(row["value"]))
         return table
 
     def values(self, task: str, arm: str, variant: str, sparsity: float) -> dict[Any, float]:
         """The main metric by seed; empty if it was not measured."""
         return self._values.get((task, arm, variant, sparsity), {})
 
-    @cached_property
-    def _keys(self) -> dict[tuple[str, str, str, float], set[Any]]:
-        table: dict[tuple[str, str, str, float], set[Any]] = {}
-        for row in self.rows:
-            if row.get("value") is not None:
-                point = (self.task(row), self.arm(row), self.variant(row), _point(row))
-                table.setdefault(point, set()).add(row.get("key"))
-        return table
-
     def shared(self, task: str, variant: str, sparsity: float, first: str, second: str) -> bool:
         """Whether two arms have the very same models there, found by one stage: then there is nothing to compare."""
-        keys, others = (self._keys.get((task, arm, variant, sparsity), {None}) for arm in (first, second))
+        found = (self._measured.get((task, arm, variant, sparsity), [{}]) for arm in (first, second))
+        keys, others = ({row.get("key") for row in rows} for rows in found)
         return keys == others and None not in keys
 
     @cached_property
@@ -225,11 +222,11 @@ class Results:
     def variants(self, task: str) -> list[str]:
         """What was done to the models of a task: "dense" first, then in the order of the rows."""
         found = list(dict.fromkeys(key[2] for key in self._values if key[0] == task))
-        return sorted(found, key=lambda variant: self._family(variant) != "dense")
+        return sorted(found, key=lambda variant: without_stage(variant) != "dense")
 
     def curves(self, task: str) -> list[str]:
         """The variants to be drawn against sparsity."""
-        return [v for v in self.variants(task) if self._family(v) in CURVES or len(self.sparsities(task, v)) > 1]
+        return [v for v in self.variants(task) if without_stage(v) in CURVES or len(self.sparsities(task, v)) > 1]
 
     def points(self, task: str) -> list[tuple[str, float]]:
         """Every measured (variant, sparsity) of a task."""
@@ -243,7 +240,8 @@ class Results:
         """Every seed, once."""
         return sorted({row["seed"] for row in self.rows})
 
-    def title(self, variant: str, sparsity: float = 0.0) -> str:
+    @staticmethod
+    def title(variant: str, sparsity: float = 0.0) -> str:
         """How a reader calls a point: "one-shot 60 %", "cofi 60 %, int8 per channel"."""
         name, _, stage = variant.partition(" / ")
         first, *more = name.split(", ")
@@ -252,13 +250,10 @@ class Results:
             words += f" {percent(sparsity)}"
         return ", ".join([words, *more]).replace("_", " ")
 
-    def family(self, variant: str) -> str:
-        """How a reader calls a curve: "one-shot"."""
-        return self.title(variant, 0.5).replace(f" {percent(0.5)}", "", 1)
-
     @staticmethod
-    def _family(variant: str) -> str:
-        return variant.partition(" / ")[0]
+    def family(variant: str) -> str:
+        """How a reader calls a curve: "one-shot"."""
+        return Results.title(variant, 0.5).replace(f" {percent(0.5)}", "", 1)
 
 
 def results(rows: Iterable[Row] | Results) -> Results:

@@ -6,8 +6,8 @@ Values are points, a metric times 100. A table is plain text in rows and columns
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ __all__ = [
     "MANY",
     "Table",
     "against_dense",
+    "arm_under_arm",
     "axis",
     "curve",
     "difference",
@@ -29,8 +30,10 @@ __all__ = [
     "pairing",
     "pairs",
     "thin",
+    "without_repetition",
 ]
 
+V = TypeVar("V")
 MOST = 6  # columns of sparsities that a table shows
 MANY = 8
 """Arms that are still set against each other one by one; a figure tells so many curves apart."""
@@ -212,6 +215,21 @@ def _by_arm(
 def axis(data: Results) -> str:
     """What the column of arms is called."""
     return ", ".join(data.axes) or "arm"
+
+
+def arm_under_arm(data: Results, found: Mapping[tuple[Any, ...], V]) -> dict[tuple[Any, ...], V]:
+    """What was found by task, by what was done, by arm and more, in this order."""
+    done = list(dict.fromkeys(key[1] for key in found))
+    rank = lambda key: (data.tasks.index(key[0]), done.index(key[1]), data.arms.index(key[2]))
+    return {key: found[key] for key in sorted(found, key=rank)}
+
+
+def without_repetition(table: Table) -> Table:
+    """A last column, of seeds or of where it was measured, that says the same in every row goes into the title."""
+    title, header, lines = table.title, table.header, table.rows
+    while header[-1] in ("seeds", "on") and len({line[-1] for line in lines}) == 1:
+        title, header, lines = f"{title}, {lines[0][-1]}", header[:-1], tuple(line[:-1] for line in lines)
+    return replace(table, title=title, header=header, rows=lines)
 
 
 def _shown(metric: str) -> Show:
