@@ -138,10 +138,10 @@ def test_a_choice_among_models_that_were_not_shrunk_is_shown_too():
     told = front_page.section(results(example.rows()), {"chosen": chosen}, "digits", "x")
     assert "<b>Chosen: int8 per channel from SAM.</b> Beside the best dense model" in told
     assert "trainflat run made-up" in re.sub(r"<[^>]*>", "", told)
-    unknown = front_page.section(
-        results(example.rows()), {"chosen": {**chosen, "variant": "cofi", "sparsity": 0.6}}, "digits", "x"
-    )
-    assert "Chosen: cofi 60 % from SAM, whose cost was not measured." in unknown
+    for arm, said in (("SAM", "cofi 60 % from SAM"), ("all", "cofi 60 %")):
+        header = {"chosen": {**chosen, "arm": arm, "variant": "cofi", "sparsity": 0.6}}
+        unknown = front_page.section(results(example.rows()), header, "digits", "x")
+        assert f"Chosen: {said}, whose cost was not measured." in unknown
 
 
 def test_adam_and_sam_are_set_against_each_other_at_each_size():

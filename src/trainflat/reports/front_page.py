@@ -17,7 +17,7 @@ from trainflat.reports.curves import COLOURS
 from trainflat.reports.forgone import best_dense, forgone, times
 from trainflat.reports.front_figure import MARKERS, UNITS, Front, describe, fronts, panel, png, svg
 from trainflat.reports.numbers import percent, plus_minus
-from trainflat.reports.offers import Offer
+from trainflat.reports.offers import Offer, named
 from trainflat.reports.rows import Results
 
 __all__ = ["pictures", "remark", "section", "shown"]
@@ -96,8 +96,8 @@ def _chosen(front: Front, wanted: Mapping[str, Any] | None, task: str) -> str:
     if not wanted or wanted.get("task") != task:
         return ""
     if front.chosen is None:
-        what = Results([]).title(str(wanted.get("variant")), float(wanted.get("sparsity") or 0))
-        return f'<p class="chosen">Chosen: {escape(what)} from {escape(str(wanted.get("arm")))}, whose cost was not measured.</p>'
+        what = named(str(wanted.get("arm")), str(wanted.get("variant")), float(wanted.get("sparsity") or 0))
+        return f'<p class="chosen">Chosen: {escape(what)}, whose cost was not measured.</p>'
     told = escape(forgone(front.chosen, front.offers))
     return f'<p class="chosen"><b>Chosen: {escape(front.chosen.name)}.</b> {told}</p>'
 
