@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 import pytest
 
 from trainflat import reports
-from trainflat.reports import curves, example, example_front, folder, front_figure, front_page, mistakes
+from trainflat.reports import example, example_front, folder, front_figure, front_page, mistakes
+from trainflat.reports.drawing import COLOURS
 from trainflat.reports.offers import offers
 from trainflat.reports.rows import results
 
@@ -247,4 +248,4 @@ def test_there_is_a_shape_in_the_page_for_every_marker_and_a_marker_for_every_wa
     ]
     assert len({offer.way for offer in offers(many)}) == 12
     assert front_page.section(results(many), {}, TASK, "x").count('type="radio"') == 2 * len(offers(many))
-    assert len(curves.COLOURS) == 6
+    assert len(COLOURS) == 6

@@ -12,7 +12,7 @@ import pytest
 
 from trainflat import reports
 from trainflat.reports import curves, example, files
-from trainflat.reports.drawing import INK
+from trainflat.reports.drawing import COLOURS, INK, MARKERS
 from trainflat.reports.rows import results
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -194,7 +194,7 @@ def test_a_standalone_curve_is_xml_with_every_arm_in_its_own_colour():
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"Adam", "SAM", "accuracy, points"} <= set(texts)
     drawing = ET.tostring(root, encoding="unicode")
-    assert set(re.findall(r"(?:fill|stroke): (#\w+)", drawing)) == set(curves.COLOURS[:2])
+    assert set(re.findall(r"(?:fill|stroke): (#\w+)", drawing)) == set(COLOURS[:2])
     assert INK not in drawing
 
 
@@ -246,7 +246,7 @@ def test_nothing_to_draw_is_a_sentence(tmp_path):
 
 
 def test_eight_arms_are_eight_different_lines():
-    looks = {(curves.COLOURS[i % 6], curves.DASHES[i // 6 % 3]) for i in range(8)}
+    looks = {(COLOURS[i % 6], curves.DASHES[i // 6 % 3]) for i in range(8)}
     assert len(looks) == 8
     rows = [
         {**row, "arm": {"optimizer": f"{row['arm']['optimizer']} {i}"}}
@@ -258,7 +258,7 @@ def test_eight_arms_are_eight_different_lines():
 
 
 def test_the_number_of_colours_is_the_number_of_markers():
-    assert len(curves.COLOURS) == len(curves.MARKERS) == len(set(curves.MARKERS))
+    assert len(COLOURS) == len(MARKERS) == len(set(MARKERS))
 
 
 def test_a_folder_of_results_makes_its_report_again(tmp_path):

@@ -16,7 +16,7 @@ from trainflat.experiments.recipe import read
 from trainflat.experiments.resolve import Spec
 from trainflat.experiments.store import Store
 from trainflat.experiments.work import Interrupted, Parent, Work, make_task
-from trainflat.reports import contours, curves, drawing, flatness
+from trainflat.reports import contours, drawing, flatness
 from trainflat.reports.rows import results
 
 IMP = '[stage.imp]\nkind = "Imp"\nsparsity = 0.9\nrounds = 3\nkeep_at = 0.6\n'
@@ -299,7 +299,7 @@ def test_a_map_is_xml_in_the_texts_colour_with_the_three_points_marked():
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"initial", "adam", "sam"} <= set(texts)
     drawn = ET.tostring(root, encoding="unicode")
-    assert all(colour in drawn for colour in curves.COLOURS[:2])
+    assert all(colour in drawn for colour in drawing.COLOURS[:2])
     assert drawing.INK not in drawn
     assert contours.svg(mapped(), 1) == contours.svg(mapped(), 1)
 

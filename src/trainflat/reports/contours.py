@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trainflat.reports.curves import COLOURS, MARKERS, SIZE
-from trainflat.reports.drawing import DARK, INK, inline, save, style
+from trainflat.reports.drawing import COLOURS, DARK, INK, MARKERS, SIZE, inline, save, style
 from trainflat.reports.rows import Results, Row
 
 __all__ = ["caption", "describe", "panels", "png", "svg"]

@@ -12,21 +12,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports.drawing import DARK, named, plain, save, style
+from trainflat.reports.drawing import COLOURS, DARK, MARKERS, SIZE, named, plain, save, style
 from trainflat.reports.family import leading
 from trainflat.reports.legend import place, short
 from trainflat.reports.numbers import percent
 from trainflat.reports.rows import Results, Row, results, without_stage
 from trainflat.reports.stats import summary
 
-__all__ = ["COLOURS", "MARKERS", "describe", "drawn", "panels", "png", "svg"]
+__all__ = ["describe", "drawn", "panels", "png", "svg"]
 
-COLOURS = ("#d0690f", "#2f7fd6", "#1a9a68", "#a463d6", "#d6457f", "#7f858d")
-"""At least 3.3 : 1 against white and against near-black, and told apart by the colour-blind with the help of the markers."""
-
-MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":")
-SIZE = (4.5, 3.1)  # inches; as wide as a phone shows it without making the letters small
 
 
 def panels(data: Results) -> list[tuple[str, str]]:

@@ -12,13 +12,19 @@ from typing import Any
 
 from trainflat.reports.files import write
 
-__all__ = ["DARK", "INK", "any_letter", "inline", "named", "plain", "save", "style"]
+__all__ = ["COLOURS", "DARK", "INK", "MARKERS", "SIZE", "any_letter", "inline", "named", "plain", "save", "style"]
 
 INK = "#010203"
 """Stands for the colour of the text around, until the SVG is written."""
 
 DARK = "#1c1e21"
 """The ink of a picture on white."""
+
+COLOURS = ("#d0690f", "#2f7fd6", "#1a9a68", "#a463d6", "#d6457f", "#7f858d")
+"""At least 3.3 : 1 against white and against near-black, and told apart by the colour-blind with the help of the markers."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+SIZE = (4.5, 3.1)  # inches of a panel; as wide as a phone shows it without making the letters small
 
 STANDALONE = (
     "<style>svg{color:#1c1e21;font-family:sans-serif}@media(prefers-color-scheme:dark){svg{color:#e4e6e9}}</style>"

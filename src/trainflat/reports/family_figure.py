@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports.curves import COLOURS
-from trainflat.reports.drawing import DARK, named, plain, save, style
+from trainflat.reports.drawing import COLOURS, DARK, named, plain, save, style
 from trainflat.reports.family import is_family, kept, passes
 from trainflat.reports.numbers import percent
 from trainflat.reports.reach import Reach, reach

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports.curves import COLOURS
-from trainflat.reports.drawing import DARK, inline, save, style
+from trainflat.reports.drawing import COLOURS, DARK, SIZE, inline, save, style
 from trainflat.reports.front import cost, marked, pareto
 from trainflat.reports.numbers import points
 from trainflat.reports.offers import Offer, offers, setting, stated
@@ -19,7 +18,6 @@ from trainflat.reports.rows import Results
 
 __all__ = ["MARKERS", "Front", "describe", "figure", "fronts", "panel", "png", "svg"]
 
-SIZE = (4.5, 3.1)  # inches; as a curve
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 PALE = 0.5
 UNITS = {"latency": "latency, ms", "bytes": "size, MB", "sparsity": "weights left, %"}

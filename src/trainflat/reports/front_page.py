@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainflat.reports import files
-from trainflat.reports.curves import COLOURS
+from trainflat.reports.drawing import COLOURS
 from trainflat.reports.forgone import best_dense, forgone, times
 from trainflat.reports.front_figure import MARKERS, UNITS, Front, describe, fronts, panel, png, svg
 from trainflat.reports.numbers import percent, plus_minus

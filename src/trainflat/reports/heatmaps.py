@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports.curves import COLOURS
-from trainflat.reports.drawing import DARK, INK, inline, save, style
+from trainflat.reports.drawing import COLOURS, DARK, INK, inline, save, style
 from trainflat.reports.numbers import MISSING, bounds, signed
 from trainflat.reports.rows import Results
 from trainflat.reports.tables import ALONE, Table
