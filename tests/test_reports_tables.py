@@ -9,7 +9,7 @@ import pytest
 
 from trainflat.reports import cost, example, render, tables
 from trainflat.reports.rows import results
-from trainflat.reports.sentences import findings, reach
+from trainflat.reports.sentences import findings, holds_up_to
 
 DENSE = {"Adam": [0.90, 0.92, 0.94], "SAM": [0.91, 0.94, 0.97]}
 
@@ -203,12 +203,12 @@ def test_the_average_over_sparsities_is_one_number_a_seed():
     assert (average.difference.mean, average.difference.n) == (pytest.approx(0.2), 3)
 
 
-def test_reach_ends_at_the_first_sparsity_that_loses_more_than_a_point():
+def test_a_curve_holds_up_to_the_first_sparsity_that_loses_more_than_a_point():
     curve = {"Adam": {0.1: 0.92, 0.2: 0.911, 0.3: 0.90, 0.4: 0.92}, "SAM": {0.1: 0.5}}
     rows = dense() + pruned(curve)
-    assert reach(results(rows), "t", "Adam", "pruned") == 0.2
-    assert reach(results(rows), "t", "SAM", "pruned") == 0.0
-    assert reach(results(rows), "t", "nobody", "pruned") is None
+    assert holds_up_to(results(rows), "t", "Adam", "pruned") == 0.2
+    assert holds_up_to(results(rows), "t", "SAM", "pruned") == 0.0
+    assert holds_up_to(results(rows), "t", "nobody", "pruned") is None
     assert (
         str(findings(rows)[-1])
         == "Within 1 point of its own dense mean: one-shot, Adam up to 20 %, SAM at no sparsity."

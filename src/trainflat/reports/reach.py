@@ -14,7 +14,7 @@ from trainflat.reports.rows import Results
 __all__ = ["FEWEST", "LOSS", "VARIANT", "Reach", "compressibility", "reach"]
 
 LOSS = 0.01
-"""What may be lost against the dense reference: a point."""
+"""What may be lost: a point."""
 
 VARIANT = "pruned"
 """The curve: one-shot pruning, which every arm can have."""

@@ -56,13 +56,13 @@ def html(table: Table) -> str:
     drawn = bool(table.differences)
     head = "".join(f'<th scope="col"{_kind(table, i)}>{escape(name)}</th>' for i, name in enumerate(table.header))
     head += '<th scope="col" class="drawn">difference and interval, 0 marked</th>' if drawn else ""
-    scale = _reach(table)
+    ends = _ends(table)
     body = []
     for number, row in enumerate(table.rows):
         d = table.differences[number] if drawn else None
         cells = "".join(_td(table, i, cell) for i, cell in enumerate(row))
         other = table.others[number] if table.others else None
-        inside = f"<div>{interval(d, *scale, other)}</div>" if d else ""
+        inside = f"<div>{interval(d, *ends, other)}</div>" if d else ""
         drawing = f'<td class="drawn">{inside}</td>' if drawn else ""
         verdict = table.verdicts[number] if table.verdicts else d.verdict if d else ""
         body.append(f"<tr{_class(verdict)}>{cells}{drawing}</tr>")
@@ -116,9 +116,9 @@ def interval(d: Difference, left: float, right: float, other: Difference | None 
     )
 
 
-def _reach(table: Table) -> tuple[float, float]:
-    """The scale on which all differences of a table are drawn: linear, zero within."""
+def _ends(table: Table) -> tuple[float, float]:
+    """Left and right of the scale on which all differences of a table are drawn: zero within."""
     drawn = [d for d in (*table.differences, *table.others) if d is not None]
-    ends = [b for d in drawn for b in (d.mean, d.low, d.high) if b is not None and math.isfinite(b)]
-    left, right = min([*ends, 0.0]), max([*ends, 0.0])
+    known = [b for d in drawn for b in (d.mean, d.low, d.high) if b is not None and math.isfinite(b)]
+    left, right = min([*known, 0.0]), max([*known, 0.0])
     return (left, right) if left < right else (-1.0, 1.0)

@@ -8,14 +8,14 @@ from typing import Any
 
 from trainflat.reports import family
 from trainflat.reports.numbers import bounds, counted, percent, points, signed
+from trainflat.reports.reach import LOSS
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.stats import Difference, compare, means, summary
 from trainflat.reports.tables import difference, pairs
 
-__all__ = ["RULE", "Finding", "findings", "reach"]
+__all__ = ["RULE", "Finding", "findings", "holds_up_to"]
 
 AT = 0.6
-LOSS = 0.01
 RULE = (
     f"The findings show every curve at the sparsity nearest to {percent(AT)}, whatever came out there, and as the mean over "
     f"all of its sparsities above 0; “within {100 * LOSS:g} point” compares means and has no interval."
@@ -162,7 +162,7 @@ def _name(arm: str) -> str:
 def _reaches(data: Results, task: str) -> list[Finding]:
     parts = []
     for variant in data.curves(task):
-        reached = {arm: far for arm in data.arms if (far := reach(data, task, arm, variant)) is not None}
+        reached = {arm: far for arm in data.arms if (far := holds_up_to(data, task, arm, variant)) is not None}
         words = [
             f"{_name(arm)} up to {percent(far)}" if far else f"{_name(arm)} at no sparsity"
             for arm, far in reached.items()
@@ -172,21 +172,21 @@ def _reaches(data: Results, task: str) -> list[Finding]:
     return [Finding(task, f"Within {100 * LOSS:g} point of its own dense mean", "; ".join(parts))] if parts else []
 
 
-def reach(data: Results, task: str, arm: str, variant: str, *, loss: float = LOSS) -> float | None:
-    """The highest measured sparsity up to which an arm's mean stays within ``loss`` of its dense mean; 0 if at none.
+def holds_up_to(data: Results, task: str, arm: str, variant: str) -> float | None:
+    """The highest measured sparsity up to which an arm's mean stays within a point of its own dense mean; 0 if at none.
 
     None where the arm has no dense value or no curve. Means only: where they are close to the line, noise decides.
 
     Example:
         >>> from trainflat.reports.example import rows
-        >>> [reach(results(rows()), "digits", arm, "pruned") for arm in ("SAM", "Adam")]
+        >>> [holds_up_to(results(rows()), "digits", arm, "pruned") for arm in ("SAM", "Adam")]
         [0.4, 0.3]
     """
     dense = data.values(task, arm, "dense", 0.0)
     measured = [(s, v) for s in data.sparsities(task, variant) if (v := data.values(task, arm, variant, s))]
     if not dense or not measured:
         return None
-    least, far = summary(dense.values()).mean - loss, 0.0
+    least, far = summary(dense.values()).mean - LOSS, 0.0
     for sparsity, values in measured:
         if not summary(values.values()).mean >= least:
             break
