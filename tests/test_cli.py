@@ -90,7 +90,7 @@ def test_json_of_a_run_that_does_not_wait_has_the_rows_so_far(trainflat, tmp_pat
         for stage in json.loads(trainflat("plan", "trial.toml", "--json")[1])["stages"]
         if stage["stage"] == "oneshot"
     )
-    with Store(tmp_path / ".trainflat").lock(pruned, wait=False) as ours:
+    with Store(tmp_path / ".trainflat").lock(pruned) as ours:
         assert ours
         code, out, err = trainflat("run", "trial.toml", "--no-wait", "--json")
     assert (code, "at work in other runs" in err) == (0, True)

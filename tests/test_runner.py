@@ -244,7 +244,7 @@ def test_what_fails_for_every_seed_alike_is_said_once(planned, tmp_path, monkeyp
 
 def test_a_run_that_need_not_wait_leaves_when_all_that_is_left_is_at_work_elsewhere(planned, tmp_path):
     heard, store, plan = Heard(), Store(tmp_path / "store"), planned()
-    with store.lock(plan.jobs[1].key, wait=False) as ours:
+    with store.lock(plan.jobs[1].key) as ours:
         assert ours
         runner.run(plan, store, say=heard, wait=False)
     assert heard.stages("finished") == ["train", "imp", "retrain"]

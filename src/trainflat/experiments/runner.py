@@ -136,7 +136,7 @@ def run_stage(job: Job, store: Store, say: Say, settings: Settings) -> dict[str,
     if (found := store.done(job.key)) is None:
         if not _ready(job, store):
             return None
-        with _disk_of(store), store.lock(job.key, wait=False) as ours:
+        with _disk_of(store), store.lock(job.key) as ours:
             if (found := store.done(job.key)) is None:  # nobody else did it meanwhile
                 return _compute(job, store, say, settings) if ours else None
     Work(store.folder(job.key), job.seed, {}).forget()  # whoever did it may have been killed before tidying up

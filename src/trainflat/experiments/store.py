@@ -90,11 +90,11 @@ class Store:
         return document
 
     @contextmanager
-    def lock(self, key: str, *, wait: bool) -> Iterator[bool]:
+    def lock(self, key: str) -> Iterator[bool]:
         """Only one process works on a stage; the lock goes with its process, however that ends. Yields whether it is ours."""
         lock = FileLock(self.folder(key) / "lock")
         try:
-            lock.acquire(timeout=-1 if wait else 0)
+            lock.acquire(timeout=0)
         except Timeout:
             yield False
             return
