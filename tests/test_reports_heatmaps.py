@@ -163,7 +163,7 @@ def test_a_number_is_readable_on_the_fullest_colour(colour, ground, ink):
 
 
 def test_the_picture_has_ours_and_the_papers_and_needs_a_map(tmp_path):
-    path = heatmaps.png(results(paper_rows("fig13-transfer")), tmp_path / "maps.png", dpi=60)
+    path = heatmaps.png(results(paper_rows("fig13-transfer")), tmp_path / "maps.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="a map needs tickets"):
         heatmaps.png(results(paper_rows("table8-int8")), tmp_path / "none.png")

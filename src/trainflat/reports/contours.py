@@ -50,16 +50,14 @@ def svg(row: Row, head: int, *, name: str = "") -> str:
         return inline(figure, name)
 
 
-def png(row: Row, path: str | Path, *heads: int, dpi: int = 160) -> Path:
-    """The maps of one row side by side as one picture on white, one for each head, or for those given."""
-    chosen = heads or tuple(range(len(row["contours"]["heads"])))
+def png(row: Row, path: str | Path, head: int) -> Path:
+    """One map as a picture on white."""
     with style(DARK):
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(SIZE[0] * len(chosen), SIZE[0] * 0.95), layout="constrained", facecolor="white")
-        for head, axes in zip(chosen, figure.subplots(1, len(chosen), squeeze=False).flat, strict=True):
-            _draw(axes, row["contours"], head, DARK, title=caption(row, head))
-        return save(figure, path, dpi)
+        figure = Figure(figsize=(SIZE[0], SIZE[0] * 0.95), layout="constrained", facecolor="white")
+        _draw(figure.subplots(), row["contours"], head, DARK, title=caption(row, head))
+        return save(figure, path)
 
 
 def describe(row: Row, head: int) -> str:

@@ -43,12 +43,12 @@ def svg(data: Results, task: str, *, name: str = "") -> str:
     return named(data.once(("family", task), draw), name)
 
 
-def png(data: Results, path: str | Path, task: str, *, dpi: int = 160) -> Path:
+def png(data: Results, path: str | Path, task: str) -> Path:
     """As PNG on white."""
     with style(DARK):
         figure = _figure(data, task)
         figure.set_facecolor("white")
-        return save(figure, path, dpi)
+        return save(figure, path)
 
 
 def describe(data: Results, task: str) -> str:

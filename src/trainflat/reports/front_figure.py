@@ -110,16 +110,10 @@ def svg(data: Results, task: str, chosen: Mapping[str, Any] | None = None, *, na
         return inline(figure(fronts(data, task, chosen)), name)
 
 
-def png(
-    data: Results,
-    path: str | Path,
-    task: str,
-    chosen: Mapping[str, Any] | None = None,
-    dpi: int = 160,
-) -> Path:
+def png(data: Results, path: str | Path, task: str, chosen: Mapping[str, Any] | None = None) -> Path:
     """The same as a picture on white."""
     with style(DARK):
-        return save(figure(fronts(data, task, chosen), facecolor="white", title=task), path, dpi)
+        return save(figure(fronts(data, task, chosen), facecolor="white", title=task), path)
 
 
 def describe(front: Front) -> str:

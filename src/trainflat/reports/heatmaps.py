@@ -40,7 +40,7 @@ def svg(m: Map, *, name: str = "") -> str:
         return inline(figure, name)
 
 
-def png(data: Results, path: str | Path, *, dpi: int = 160) -> Path:
+def png(data: Results, path: str | Path) -> Path:
     """All maps as one picture on white, ours left, the paper's right.
 
     Raises:
@@ -64,7 +64,7 @@ def png(data: Results, path: str | Path, *, dpi: int = 160) -> Path:
                 axes.set_box_aspect(0.31 * axes.get_ylim()[0] / 4)  # fewer tasks: a smaller map, not taller cells
                 axes.set_anchor("N")
                 axes.set_title(f"{m.key}. {m.title}\n{whose(m)}" if m is ours else whose(m), loc="left", fontsize=9)
-        return save(figure, path, dpi)
+        return save(figure, path)
 
 
 def whose(m: Map) -> str:

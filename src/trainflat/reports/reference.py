@@ -101,10 +101,7 @@ class PaperMap:
 
     key: str
     title: str
-    figure: str
     recipes: tuple[str, ...]
-    claim: str
-    sparsity: float
     effect: Effect
     fixed: Mapping[str, str]
     tasks: tuple[str, ...]
@@ -228,6 +225,6 @@ def _map(found: Mapping[str, Any]) -> PaperMap:
     grid = {at: cell[0] for at, text in _grid(found["cells"]).items() if (cell := parse(text))}
     averages = {source: value for (source, target), value in grid.items() if target == "average"}
     values = {at: value for at, value in grid.items() if at[1] != "average"}
-    about = found["key"], found["title"], found["figure"], tuple(found["recipes"]), found.get("claim", "")
+    about = found["key"], found["title"], tuple(found["recipes"])
     effect = Effect(**found["difference"])
-    return PaperMap(*about, found["sparsity"], effect, found["fixed"], tuple(averages), values, averages)
+    return PaperMap(*about, effect, found["fixed"], tuple(averages), values, averages)
