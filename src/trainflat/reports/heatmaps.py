@@ -77,7 +77,7 @@ def whose(m: Map) -> str:
         return "the paper: BERT-base, seeds not stated"
     counts = sorted({len(by) for by in m.seeds.values()})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{'ours' if m.origin.paper else 'stand-in'}: {m.origin}, n = {n}"
+    return f"{m.origin.kind}: {m.origin}, n = {n}"
 
 
 def describe(m: Map) -> str:

@@ -11,7 +11,7 @@ from trainflat.reports.beside import judged
 from trainflat.reports.numbers import with_bounds
 from trainflat.reports.rows import Results
 from trainflat.reports.tables import Table
-from trainflat.reports.transfer import Map, cells_of, maps, papers
+from trainflat.reports.transfer import Map, argued, cells_of, maps, papers
 
 __all__ = ["claims", "pictures", "section", "tables"]
 
@@ -71,16 +71,14 @@ def _panels(ours: Map, name: str, number: int) -> str:
 
 
 def _claim(m: Map) -> str:
-    """Off the diagonal, which alone is transfer; else the diagonal."""
     origin, paper = m.origin, papers()[m.key]
     assert origin is not None, "ours have an origin"
-    groups = {name: cells for name, cells in cells_of(m).items() if cells}
-    name = "off the diagonal" if "off the diagonal" in groups else "the diagonal"
+    name, cells = argued(m)
     where = "" if origin.paper else f", on a stand-in ({origin})"
-    theirs, same = paper.mean(cells_of(paper)[name]), paper.mean(groups[name])
+    theirs, same = paper.mean(cells_of(paper)[name]), paper.mean(cells)
     ours_only = ", which has none of our tasks" if same is None else f", on our tasks {heatmaps.shown(same)}"
     shown = f"paper {heatmaps.shown(theirs)}{ours_only}"
-    d = m.test(groups[name])
+    d = m.test(cells)
     if d is None:
         said = "no seed has all of these cells"
     else:

@@ -12,7 +12,7 @@ from trainflat.reports.reference import PaperMap, reference
 from trainflat.reports.rows import Results
 from trainflat.reports.stats import Difference, paired
 
-__all__ = ["Map", "cells_of", "maps", "margins", "papers"]
+__all__ = ["Map", "argued", "cells_of", "maps", "margins", "papers"]
 
 At = tuple[str, str]  # source, target
 
@@ -144,3 +144,10 @@ def cells_of(m: Map) -> dict[str, list[At]]:
     """All cells, those of a task's ticket on the task itself, and the others, which alone are transfer."""
     own, others = ([at for at in m.values if (at[0] == at[1]) is same] for same in (True, False))
     return {"all cells": list(m.values), "the diagonal": own, "off the diagonal": others}
+
+
+def argued(m: Map) -> tuple[str, list[At]]:
+    """The cells that a map argues with and what they are called: off the diagonal, which alone is transfer, or else on it."""
+    cells = cells_of(m)
+    name = "off the diagonal" if cells["off the diagonal"] else "the diagonal"
+    return name, cells[name]

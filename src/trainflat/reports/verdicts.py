@@ -12,7 +12,7 @@ from trainflat.reports.reference import PaperTable, reference
 from trainflat.reports.rows import Results
 from trainflat.reports.stats import Difference
 from trainflat.reports.tables import ALONE, Table
-from trainflat.reports.transfer import Map, cells_of, maps, papers
+from trainflat.reports.transfer import Map, argued, maps, papers
 
 __all__ = ["Line", "lines", "verdicts"]
 
@@ -76,10 +76,8 @@ def _of_table(table: PaperTable, what: str, answers: list[Argument]) -> Line:
 
 
 def _of_map(m: Map) -> Line:
-    """Off the diagonal, which alone is transfer; else the diagonal."""
-    groups = {name: cells for name, cells in cells_of(m).items() if cells}
-    name = "off the diagonal" if "off the diagonal" in groups else "the diagonal"
-    theirs, d = papers()[m.key].mean(groups[name]), m.test(groups[name])
+    name, cells = argued(m)
+    theirs, d = papers()[m.key].mean(cells), m.test(cells)
     paper = None if theirs is None else Difference(theirs, None, None, 0, "unpaired")
     word = judged(theirs, d) if theirs is not None and d is not None else MISSING
     assert m.origin is not None, "ours have an origin"
@@ -97,8 +95,8 @@ def _table(origin: Origin, found: list[Line]) -> Table:
     rows = []
     for x in found:
         shown = [MISSING if d is None else with_bounds(d) for d in (x.paper, x.ours)]
-        n = str(x.ours.n) if x.ours else MISSING
         said = f"{x.verdict} here" if not origin.paper and x.verdict in VERDICTS else x.verdict
+        n = str(x.ours.n) if x.ours else MISSING
         counts = " · ".join(map(str, x.counts or [])) or MISSING
         rows.append((x.where, x.effect, x.over, *shown, n, counts, said))
     of = f"ours: {origin}" if origin.paper else f"a stand-in: {origin}"
