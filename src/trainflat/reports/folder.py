@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -34,20 +33,18 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
     written = [page.write(data, header, folder / "report.html", beside=list(texts))]
     written += [files.write(folder / name, content) for name, content in texts.items()]
     for task, variant in curves.panels(data):
-        stem = re.sub(r"\W+", "-", f"{task} {variant}".lower()).strip("-")
-        while folder / "curves" / f"{stem}.svg" in written:
-            stem += "-2"
-        written.append(files.write(folder / "curves" / f"{stem}.svg", curves.svg(data, task, variant)))
-        written.append(curves.png(data, folder / "curves" / f"{stem}.png", only=[(task, variant)]))
+        path = files.free(folder / "curves", f"{task} {variant}", written)
+        written.append(files.write(path.with_suffix(".svg"), curves.svg(data, task, variant)))
+        written.append(curves.png(data, path.with_suffix(".png"), only=[(task, variant)]))
     for task in family_figure.drawn(data):
-        stem = re.sub(r"\W+", "-", f"{task} cost".lower()).strip("-")
-        written.append(files.write(folder / "curves" / f"{stem}.svg", family_figure.svg(data, task)))
-        written.append(family_figure.png(data, folder / "curves" / f"{stem}.png", task))
+        path = files.free(folder / "curves", f"{task} cost", written)
+        written.append(files.write(path.with_suffix(".svg"), family_figure.svg(data, task)))
+        written.append(family_figure.png(data, path.with_suffix(".png"), task))
     written += front_page.pictures(data, header, folder / "curves")
     for number, (row, head) in enumerate(contours.panels(data)):
-        stem = re.sub(r"\W+", "-", f"{number:02d} {contours.caption(row, head)}".lower()).strip("-")
-        written.append(files.write(folder / "contours" / f"{stem}.svg", contours.svg(row, head)))
-        written.append(contours.png(row, folder / "contours" / f"{stem}.png", head))
+        path = files.free(folder / "contours", f"{number:02d} {contours.caption(row, head)}", written)
+        written.append(files.write(path.with_suffix(".svg"), contours.svg(row, head)))
+        written.append(contours.png(row, path.with_suffix(".png"), head))
     return [*written, *paper.pictures(data, folder)]
 
 

@@ -6,7 +6,6 @@ or a click keeps the words open, and the command in them is selected by one clic
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -75,12 +74,9 @@ def pictures(data: Results, header: Mapping[str, Any], folder: Path) -> list[Pat
     """The fronts of all tasks that `section` shows, each as TASK-front.svg and .png in a folder; what was written."""
     data, written = data, []
     for task in [task for task in data.tasks if shown(data, header, task)]:
-        path = folder / re.sub(r"\W+", "-", f"{task}-front".lower()).strip("-")
-        while path.with_name(f"{path.name}.svg") in written:
-            path = path.with_name(f"{path.name}-2")
-        drawing = svg(data, task, header.get("chosen"))
-        written.append(files.write(path.with_name(f"{path.name}.svg"), drawing))
-        written.append(png(data, path.with_name(f"{path.name}.png"), task, header.get("chosen")))
+        path = files.free(folder, f"{task} front", written)
+        written.append(files.write(path.with_suffix(".svg"), svg(data, task, header.get("chosen"))))
+        written.append(png(data, path.with_suffix(".png"), task, header.get("chosen")))
     return written
 
 
