@@ -59,18 +59,19 @@ class Recipe:
         overrides = {key: value for key, value in overrides.items() if not key.startswith("sweep.")}
         called = _axis_names(axes)
         named = {called[axis]: _alternatives(self.name, axis, values) for axis, values in axes.items()}
+        rules = self._rules()
         for choice in itertools.product(*(alternatives.items() for alternatives in named.values())):
             arm = {axis: label for axis, (label, _) in zip(named, choice, strict=True)}
             stages = {
                 name: _with_defaults(table, self.document.get("defaults", {}), fields[name])
                 for name, table in self.document["stage"].items()
             }
-            rules = [rule for rule in self._rules() if _holds(rule, arm)]
-            whens = [rule.get("set", {}) for rule in rules]
+            here = [rule for rule in rules if _holds(rule, arm)]
+            whens = [rule.get("set", {}) for rule in here]
             for changes in [*(change for _, change in choice), *whens, small, overrides]:
                 for key, value in changes.items():
                     _override(stages, fields, key, value, self.name)
-            left_out = {name for rule in rules for name in rule.get("skip", [])}
+            left_out = {name for rule in here for name in rule.get("skip", [])}
             yield Variant(arm, {name: table for name, table in stages.items() if name not in left_out})
 
     def _rules(self) -> list[dict[str, Any]]:
