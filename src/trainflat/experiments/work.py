@@ -24,6 +24,7 @@ __all__ = [
     "make_task",
     "nearest",
     "point",
+    "row_of",
     "ticket_file",
 ]
 
@@ -152,16 +153,13 @@ def point(task: Any, metrics: Mapping[str, float], **about: Any) -> dict[str, An
     """A row: one measured point, with the main metric under ``value``; see `scored`."""
     metrics = scored(task, metrics)
     metric, value = next(iter(metrics.items()))
-    row = {
-        "task": task.name,
-        "model": getattr(task, "model_name", None),
-        "note": getattr(task, "note", None),
-        "official": getattr(task, "official", None),
-        "metric": metric,
-        "value": value,
-        "metrics": metrics,
-        **about,
-    }
+    return row_of(task, metric=metric, value=value, metrics=metrics, **about)
+
+
+def row_of(task: Any, **about: Any) -> dict[str, Any]:
+    """A row with what it says of its task; what is None is left out."""
+    names = {"model": "model_name", "note": "note", "official": "official"}
+    row = {"task": task.name, **{key: getattr(task, name, None) for key, name in names.items()}, **about}
     return {key: item for key, item in row.items() if item is not None}
 
 

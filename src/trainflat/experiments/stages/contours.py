@@ -11,7 +11,7 @@ from torch import Tensor
 from trainflat import flat, train
 from trainflat.experiments.resolve import parent
 from trainflat.experiments.stages.measured import Measured
-from trainflat.experiments.work import Work
+from trainflat.experiments.work import Work, row_of
 from trainflat.flat.landscape import losses
 
 __all__ = ["Contours"]
@@ -65,10 +65,8 @@ class Contours:
             drawn |= lines  # of the encoder alone, so the same for both heads
             drawn["heads"].append({"head": getattr(self, end), **one})
         measured.forget()
-        about = {name: getattr(task, name, None) for name in ("note", "official")}
-        row = {"task": task.name, "model": getattr(task, "model_name", None), **about, "variant": "contours"}
-        row |= {"sparsity": ends["first"].row["sparsity"], "examples": loss.examples, "contours": drawn}
-        return [{key: value for key, value in row.items() if value is not None}]
+        sparsity = ends["first"].row["sparsity"]
+        return [row_of(task, variant="contours", sparsity=sparsity, examples=loss.examples, contours=drawn)]
 
     def _map(self, loss: flat.Loss, corners: list[Tensor], end: str, measured: Measured) -> tuple[dict, dict]:
         """The lines of the grid with the three points, and the losses on both."""

@@ -12,7 +12,7 @@ from torch import nn
 from trainflat import flat, train
 from trainflat.experiments.resolve import parent
 from trainflat.experiments.stages.measured import Measured
-from trainflat.experiments.work import Work
+from trainflat.experiments.work import Work, row_of
 from trainflat.flat.features import Features
 from trainflat.flat.metrics import adaptive
 
@@ -81,11 +81,9 @@ class Geometry:
             found |= {"cka": None if math.isnan(alike) else alike}
             found |= dict(zip(("barrier", "barrier at", "path"), line, strict=True))
         measured.forget()
-        about = {name: getattr(task, name, None) for name in ("note", "official")}
-        about |= {"variant": source.row["variant"], "sparsity": source.row["sparsity"], "examples": loss.examples}
-        about |= {"geometry": {name: value for name, value in found.items() if value is not None}}
-        row = {"task": task.name, "model": getattr(task, "model_name", None), **about}
-        return [{key: value for key, value in row.items() if value is not None}]
+        about = {"variant": source.row["variant"], "sparsity": source.row["sparsity"], "examples": loss.examples}
+        known = {name: value for name, value in found.items() if value is not None}
+        return [row_of(task, **about, geometry=known)]
 
     def _features(self, model: nn.Module, batches: list[Any], task: Any) -> Features:
         if self.layer is not None:

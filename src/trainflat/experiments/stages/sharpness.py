@@ -11,7 +11,7 @@ from trainflat import flat
 from trainflat.compress import Mask
 from trainflat.experiments.resolve import parent
 from trainflat.experiments.stages.measured import Measured
-from trainflat.experiments.work import Work
+from trainflat.experiments.work import Work, row_of
 
 __all__ = ["Sharpness"]
 
@@ -79,11 +79,8 @@ class Sharpness:
             trace = measured.once("trace", lambda: flat.trace(loss, probes=self.probes, seed=work.seed))
             found |= {"eigenvalue": top[0], "residual": top[1], "trace": trace[0], "trace_error": trace[1]}
         measured.forget()
-        before = source.row
-        about = {name: getattr(task, name, None) for name in ("note", "official")}
-        about |= {"variant": before["variant"], "sparsity": before["sparsity"], "examples": loss.examples}
-        row = {"task": task.name, "model": getattr(task, "model_name", None), **about, "sharpness": found}
-        return [{key: value for key, value in row.items() if value is not None}]
+        about = {"variant": source.row["variant"], "sparsity": source.row["sparsity"], "examples": loss.examples}
+        return [row_of(task, **about, sharpness=found)]
 
 
 def _live(model: nn.Module, task: Any) -> Mask:
