@@ -43,8 +43,9 @@ class Estimate:
 class Total:
     """What several stages cost together. ``seconds_left`` counts the stages whose rate is known, ``unknown`` those without."""
 
-    stages: int
+    stage_count: int
     done: int
+    stages_left: int
     steps_left: int
     seconds_spent: float
     seconds_left: float
@@ -64,8 +65,9 @@ def total(estimates: Iterable[Estimate]) -> Total:
     each = {one.job.key: one for one in estimates}.values()
     left = [one for one in each if not one.done]
     return Total(
-        stages=len(each),
+        stage_count=len(each),
         done=len(each) - len(left),
+        stages_left=len(left),
         steps_left=sum(one.steps for one in left),
         seconds_spent=round(sum(one.seconds or 0.0 for one in each if one.done), 1),
         seconds_left=round(sum(one.seconds or 0.0 for one in left), 1),

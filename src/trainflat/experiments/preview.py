@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,16 +63,7 @@ def _line(name: str, about: dict[str, Any]) -> list[str]:
 
 def _totals(estimates: Sequence[Estimate]) -> dict[str, Any]:
     sums = total(estimates)
-    return {
-        "stage_count": sums.stages,
-        "done": sums.done,
-        "stages_left": sums.stages - sums.done,
-        "steps_left": sums.steps_left,
-        "seconds_spent": sums.seconds_spent,
-        "seconds_left": sums.seconds_left,
-        "unknown": sums.unknown,
-        "left": sums.left,
-    }
+    return {**dataclasses.asdict(sums), "left": sums.left}
 
 
 def _stage(one: Estimate, arms: list[dict[str, str]]) -> dict[str, Any]:
