@@ -34,9 +34,7 @@ PAPERS = Origin(reference().model, official=True)
 def besides(data: Results, *, only: Collection[str] | None = None) -> list[Table]:
     """The effects, then the levels, of every table of the paper that the rows' recipes are about and that they reach.
 
-    Args:
-        data: The rows.
-        only: Keys of the tables to tell about; default: all.
+    ``only`` are the keys of the tables to tell about; default: all.
 
     Example:
         >>> from trainflat.reports import results
@@ -57,7 +55,7 @@ def besides(data: Results, *, only: Collection[str] | None = None) -> list[Table
 def claims(data: Results, *, only: Collection[str] | None = None) -> list[str]:
     """A sentence for each table, effect and origin: how many of the paper's effects ours show.
 
-    Arguments as for `besides`.
+    ``only`` as for `besides`.
 
     Example:
         >>> from trainflat.reports import results

@@ -41,7 +41,7 @@ def caption(row: Row, head: int) -> str:
 
 
 def svg(row: Row, head: int, *, name: str = "") -> str:
-    """One map as SVG with a transparent ground; ``name`` as in `trainflat.reports.curves.svg`."""
+    """One map as SVG with a transparent ground; ``name`` as for `trainflat.reports.drawing.named`."""
     with style():
         from matplotlib.figure import Figure
 

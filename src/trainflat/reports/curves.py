@@ -42,15 +42,7 @@ def drawn(data: Results, task: str) -> list[str]:
 
 
 def svg(rows: Iterable[Row] | Results, task: str, variant: str, *, name: str = "") -> str:
-    """One panel as SVG with a transparent ground.
-
-    Args:
-        rows: The rows.
-        task: As in `panels`.
-        variant: As in `panels`.
-        name: Prefix of every id in it, so that several can stand in one page, whose text colour it then takes. Without one it
-            is a file of its own, dark on light or light on dark as the reader prefers.
-    """
+    """One of `panels` as SVG with a transparent ground; ``name`` as for `trainflat.reports.drawing.named`."""
     data = results(rows)
 
     def draw() -> str:
@@ -70,7 +62,6 @@ def png(
     """Panels as one picture on white, a row for each task: for a README.
 
     Args:
-        rows: The rows.
         path: Where to; replaced as a whole.
         only: Some of `panels`; default: all.
         dpi: Pixels an inch; 160 is sharp at half its size.

@@ -32,12 +32,7 @@ STANDALONE = (
 
 
 def inline(figure: Any, name: str = "") -> str:
-    """A matplotlib figure, drawn within `style`, as SVG with a transparent ground.
-
-    Args:
-        figure: The figure.
-        name: As for `named`.
-    """
+    """A matplotlib figure, drawn within `style`, as SVG with a transparent ground; ``name`` as for `named`."""
     return named(plain(figure), name)
 
 

@@ -34,7 +34,7 @@ def drawn(data: Results) -> list[str]:
 
 
 def svg(data: Results, task: str, *, name: str = "") -> str:
-    """As SVG; ``name`` as in `trainflat.reports.curves.svg`."""
+    """As SVG; ``name`` as for `trainflat.reports.drawing.named`."""
 
     def draw() -> str:
         with style():

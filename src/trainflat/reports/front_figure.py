@@ -105,7 +105,7 @@ def panel(front: Front, name: str) -> tuple[str, list[tuple[float, float]]]:
 
 
 def svg(data: Results, task: str, chosen: Mapping[str, Any] | None = None, *, name: str = "") -> str:
-    """The panels of a task side by side, with a legend, as SVG; ``name`` as in `trainflat.reports.curves.svg`."""
+    """The panels of a task side by side, with a legend, as SVG; ``name`` as for `trainflat.reports.drawing.named`."""
     with style():
         return inline(figure(fronts(data, task, chosen)), name)
 

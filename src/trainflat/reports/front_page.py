@@ -50,7 +50,6 @@ def section(data: Results, header: Mapping[str, Any], task: str, prefix: str) ->
     is nothing to show.
 
     Args:
-        data: The rows.
         header: Of the report: ``chosen`` (``task``, ``arm``, ``variant``, ``sparsity`` of the model that was chosen, ``by``
             what; may be absent), what is ``said`` of it, and ``command``, told where a row has no command of its own.
         task: One of the report's.

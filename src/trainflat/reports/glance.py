@@ -26,7 +26,6 @@ def html(
     """Self-contained HTML, without a script and without a style sheet, so that it shows alike in every notebook.
 
     Args:
-        rows: The rows.
         task: One of theirs.
         front: The offers that the table lists.
         chosen: As a report's header has it.

@@ -26,7 +26,7 @@ ONE_SEED = "One seed: no interval, and nothing can be told."
 
 
 def svg(m: Map, *, name: str = "") -> str:
-    """One map as SVG; ``name`` as for `trainflat.reports.drawing.inline`.
+    """One map as SVG; ``name`` as for `trainflat.reports.drawing.named`.
 
     Example:
         >>> svg(papers()["A"]).count("10.5")

@@ -39,7 +39,6 @@ def report(rows: Iterable[Row] | Results, header: Header, *, beside: Sequence[st
     """The report as HTML: findings, then figures and tables task by task, costs, method, and where it was run.
 
     Args:
-        rows: The rows.
         header: ``name``, ``claim``, ``command``, ``created`` (ISO 8601), ``seconds``, ``environment`` (a dict), and of a search
             ``chosen`` and what is ``said`` of it; none of them has to be there.
         beside: Files in the same folder to point at.

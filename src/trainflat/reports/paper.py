@@ -41,10 +41,7 @@ def tables(data: Results, *, only: Collection[str] | None = None) -> list[Table]
 def section(data: Results, *, name: str = "paper", only: Collection[str] | None = None) -> str:
     """HTML: the sentences, the maps, the tables. Empty if the rows have nothing to do with the paper.
 
-    Args:
-        data: The rows.
-        name: Prefix of every id in it.
-        only: As for `claims`.
+    ``name`` is the prefix of every id in it; ``only`` as for `claims`.
     """
     told = "".join(f"<li>{escape(said)}</li>" for said in claims(data, only=only))
     panels = "".join(_panels(m, name, i) for i, m in enumerate(maps(data))) if only is None or "maps" in only else ""

@@ -45,7 +45,6 @@ def reach(data: Results, task: str, arm: str, *, beside: str | None = None) -> R
     does not, for seeds that cross the line early and late; of three to five seeds it is too narrow rather than too wide.
 
     Args:
-        data: The rows.
         task: One of `Results.tasks`.
         arm: One of `Results.arms`; the first of them is the reference.
         beside: Another arm, whose number is taken off. Default: none.

@@ -61,7 +61,6 @@ def findings(rows: Iterable[Row] | Results, *, at: float = AT) -> list[Finding]:
     Two arms whose models are the same ones, as those of a search whose tickets differ in their retraining, are not compared.
 
     Args:
-        rows: The rows.
         at: The sparsity to tell about. Default: 0.6, which the paper's small tasks reach without loss (Na et al. 2022,
             table 1) and where our curves fall; fixed before any result.
 
