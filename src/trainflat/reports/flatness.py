@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainflat.reports import between
+from trainflat.reports import barriers
 from trainflat.reports.numbers import MISSING, counted, plus_minus
 from trainflat.reports.rows import Results, Row, results, sparsity_of
 from trainflat.reports.stats import Difference, compare, means
@@ -39,7 +39,7 @@ def how_flat(rows: Iterable[Row] | Results) -> list[Table]:
     """
     data = results(rows)
     told = (differences(data, a, b) for a, b in pairs(data.arms))
-    tables = [sharpness(data), curvature(data), *told, between.table(data)]
+    tables = [sharpness(data), curvature(data), *told, barriers.table(data)]
     return [table for table in tables if table is not None]
 
 

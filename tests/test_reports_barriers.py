@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainflat.reports.between import table
+from trainflat.reports.barriers import table
 from trainflat.reports.rows import results
 
 
