@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainflat.reports.numbers import MISSING
+from trainflat.reports.numbers import MISSING, plus_minus
 from trainflat.reports.rows import Results
 from trainflat.reports.stats import compare, summary
 from trainflat.reports.tables import Table, axis, pairs
@@ -82,15 +82,12 @@ def _means(of: list[dict[str, dict[Any, float]]]) -> dict[str, dict[Any, float]]
 
 
 def _spread(values: Mapping[Any, float]) -> str:
-    if not values:
-        return MISSING
-    s = summary(values.values())
-    return f"{s.mean:.3f}" if s.sd is None else f"{s.mean:.3f} ± {s.sd:.3f}"
+    return plus_minus(values.values(), "{:.3f}".format) if values else MISSING
 
 
 def _difference(one: Mapping[Any, float], other: Mapping[Any, float]) -> str:
     if not one or not other:
         return MISSING
-    d = compare(dict(one), dict(other))
+    d = compare(one, other)
     said = f"{d.mean:+.3f}" + ("" if d.low is None or d.high is None else f" [{d.low:.3f}, {d.high:.3f}]")
     return said.replace("-", "−")
