@@ -17,6 +17,7 @@ pytestmark = [  # Lightning's own, of its calls to torch and of our small loader
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`"),
+    pytest.mark.filterwarnings("ignore:.*`dataloader_iter`"),
 ]
 SIZE, STEPS = 4, 6
 
@@ -193,13 +194,34 @@ def test_a_step_without_a_loss_is_skipped(accumulate):
     assert not same(sam, with_it)
 
 
+class Shares(Module):
+    """It validates with what it trains with."""
+
+    def validation_step(self, batch, batch_idx):
+        self.validated = self.training_step(batch, batch_idx)
+
+
+def test_a_training_step_outside_of_the_training_is_the_modules_own():
+    ours, theirs = Shares(), Shares()
+    for module, callbacks in ((ours, [FlatCallback(flat.plain())]), (theirs, [])):
+        trainer(*callbacks, accumulate_grad_batches=2, val_check_interval=3).fit(module, batches(), batches(1))
+    assert same(ours, theirs)
+    assert ours.validated == theirs.validated
+
+
 class ByHand(Module):
     automatic_optimization = False
+
+
+class Fetches(Module):
+    def training_step(self, dataloader_iter):
+        return self.loss(next(dataloader_iter)[0])
 
 
 def test_what_it_cannot_do_is_said_before_the_first_step():
     run = {
         "optimizes by hand": lambda: trainer(FlatCallback(flat.sam())).fit(ByHand(), batches()),
+        "fetches its batches itself": lambda: trainer(FlatCallback(flat.sam())).fit(Fetches(), batches()),
         "LBFGS takes several gradients": lambda: trainer(FlatCallback(flat.sam())).fit(Module("LBFGS"), batches()),
     }
     for sentence, fit in run.items():

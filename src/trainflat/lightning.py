@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial, wraps
+from inspect import signature
 from typing import Any
 
 import torch
@@ -44,12 +45,11 @@ class FlatCallback(Callback):
 
     Raises:
         TypeError: If ``gradient`` is no rule, such as ``flat.sam`` without its brackets.
-        ValueError: When a fit begins, if the module optimizes by hand, with LBFGS, with 16-mixed (its scaled gradients mean
-            nothing to a rule; bf16-mixed serves), or with DDP's ``gradient_as_bucket_view``; while resuming, if only one of the
-            checkpoint and the rule has a memory.
+        ValueError: When a fit begins, if the module optimizes by hand or fetches its batches itself, with LBFGS, with 16-mixed
+            (its scaled gradients mean nothing to a rule; bf16-mixed serves), or with DDP's ``gradient_as_bucket_view``; while
+            resuming, if only one of the checkpoint and the rule has a memory.
 
     Example:
-        >>> import lightning.pytorch as pl
         >>> from trainflat import flat
         >>> FlatCallback(flat.sam(rho=0.05)).gradient
         Rule(radius=Given(rho=0.05))
@@ -68,7 +68,7 @@ class FlatCallback(Callback):
         self._check(trainer, pl_module)
         self._let_go(pl_module)
         self._waiting = []
-        pl_module.training_step = self._deferring(pl_module.training_step)
+        pl_module.training_step = self._deferring(trainer, pl_module.training_step)
         pl_module.optimizer_step = partial(self._step, trainer, pl_module, pl_module.optimizer_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -110,6 +110,11 @@ class FlatCallback(Callback):
                 "this module optimizes by hand (automatic_optimization is False), so there is no step that a callback could "
                 "take: call the rule in training_step, as one would call manual_backward"
             )
+        if "dataloader_iter" in signature(module.training_step).parameters:
+            raise ValueError(
+                "this training_step fetches its batches itself (dataloader_iter), so each pass of a step would have another one; "
+                "let it take the batch"
+            )
         if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers):
             raise ValueError("LBFGS takes several gradients a step, each of which would be a rule's step; use another")
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
@@ -126,12 +131,12 @@ class FlatCallback(Callback):
         for name in HOOKS:
             vars(module).pop(name, None)
 
-    def _deferring(self, theirs: Callable[..., Any]) -> Callable[..., Any]:
+    def _deferring(self, trainer: Trainer, theirs: Callable[..., Any]) -> Callable[..., Any]:
         """Their ``training_step`` within a step; before it the micro-batch waits, and its loss has no part in any weight."""
 
         @wraps(theirs)
         def training_step(*args: Any, **kwargs: Any) -> Any:
-            if self._stepping:
+            if self._stepping or not trainer.training:  # a module may validate with it
                 return theirs(*args, **kwargs)
             self._waiting.append((args, kwargs))
             return torch.zeros((), requires_grad=True)
