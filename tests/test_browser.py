@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from trainflat import reports
-from trainflat.reports import example, example_front, example_paper
+from trainflat.reports import example
+from trainflat.reports.front import example_front
+from trainflat.reports.paper import example_paper
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BINARY = next(filter(None, map(shutil.which, NAMES)), None)

@@ -12,9 +12,9 @@ from trainflat import cli
 from trainflat.experiments import plan as planning
 from trainflat.experiments.recipe import read
 from trainflat.experiments.store import Store
-from trainflat.reports import argue, paper, study
 from trainflat.reports.departure import departure
-from trainflat.reports.example_paper import paper_header, paper_rows
+from trainflat.reports.paper import printed_tables, section, study
+from trainflat.reports.paper.example_paper import paper_header, paper_rows
 from trainflat.reports.rows import results
 
 RECIPE = """
@@ -111,12 +111,12 @@ def test_rows_of_a_changed_run_are_never_the_papers(tmp_path, recipe, changed):
     rows, _ = told(tmp_path, recipe, changed=changed)
     assert all(row["changed"] == ", ".join(changed) for row in rows)
     named = f"stand-in (BERT-base, data whole, {', '.join(changed)})"
-    assert all(named in said for said in paper.claims(results(rows)))
-    assert paper.claims(results(rows))
-    for table in paper.tables(results(rows)):
+    assert all(named in said for said in section.claims(results(rows)))
+    assert section.claims(results(rows))
+    for table in section.tables(results(rows)):
         assert "stand-in" in table.kind.split()
         assert ", ".join(changed) in table.title
-    for table in argue.besides(results(rows)):
+    for table in printed_tables.besides(results(rows)):
         assert {row[1] for row in table.rows} & {"ours", "ours − paper"} == set()
         assert "values beside" not in table.title or "Not a replication" in table.note
 
@@ -126,7 +126,7 @@ def test_rows_of_a_changed_run_are_never_the_papers(tmp_path, recipe, changed):
 def test_rows_of_an_unchanged_run_are_the_papers(tmp_path, recipe, about):
     rows, header = told(tmp_path, recipe, **about)
     assert all("changed" not in row for row in rows)
-    assert not any("stand-in" in said for said in paper.claims(results(rows)))
+    assert not any("stand-in" in said for said in section.claims(results(rows)))
     assert departure(header) == ""
     assert "departs" not in study.report([study.Run(rows, header)], "paper")
 
@@ -134,7 +134,7 @@ def test_rows_of_an_unchanged_run_are_the_papers(tmp_path, recipe, about):
 def test_other_seeds_are_told_and_are_as_good_a_sample(tmp_path):
     rows, header = told(tmp_path, changed=[], seeds={"run": [0, 1, 2], "recipe": [0, 1]})
     assert departure(header) == "This departs from the recipe: it was run on seeds 0, 1, 2 instead of 0, 1."
-    assert not any("stand-in" in said for said in paper.claims(results(rows)))
+    assert not any("stand-in" in said for said in section.claims(results(rows)))
     assert departure({"seeds": {"run": [1, 0], "recipe": [0, 1]}}) == ""
 
 

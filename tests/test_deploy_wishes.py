@@ -37,7 +37,7 @@ from trainflat.experiments.flat_rules import called
 from trainflat.experiments.resolve import Spec, build
 from trainflat.experiments.trials import Trials
 from trainflat.new_folder import check_place
-from trainflat.reports.offers import Offer
+from trainflat.reports.front.offers import Offer
 
 pytest.importorskip("transformers", reason="needs the extra: pip install 'trainflat[hf]'")
 pytest.importorskip("pyarrow", reason="needs the extra: pip install 'trainflat[hf]'")

@@ -8,9 +8,9 @@ import random
 import pytest
 
 from trainflat import reports
-from trainflat.reports import example_front, front, smaller
-from trainflat.reports.forgone import best_dense, forgone
-from trainflat.reports.offers import Offer, offers, setting
+from trainflat.reports.front import example_front, pareto, smaller
+from trainflat.reports.front.given_up import best_dense, forgone
+from trainflat.reports.front.offers import Offer, offers, setting
 from trainflat.reports.rows import results
 
 LATENCY = {("dense", 0.0): 60.0, ("cofi", 0.6): 26.0, ("cofi", 0.95): 5.0, ("narrow", 0.6): 24.0}
@@ -126,37 +126,37 @@ HAND = [
 ]
 
 
-@pytest.mark.parametrize("by", front.COSTS)
+@pytest.mark.parametrize("by", pareto.COSTS)
 def test_the_front_is_what_no_offer_beats(by):
     for number in range(200):
         listed = several(number)
-        cost = {id(offer): front.cost(offer, by) for offer in listed}
+        cost = {id(offer): pareto.cost(offer, by) for offer in listed}
         beats = lambda a, b, cost=cost: (
             cost[id(a)] <= cost[id(b)]
             and a.value.mean >= b.value.mean
             and (cost[id(a)] < cost[id(b)] or a.value.mean > b.value.mean)
         )
         expected = {id(b) for b in listed if not any(beats(a, b) for a in listed)}
-        found = front.pareto(listed, by)
+        found = pareto.pareto(listed, by)
         assert {id(offer) for offer in found} == expected
         assert [cost[id(offer)] for offer in found] == sorted(cost[id(offer)] for offer in found)
 
 
 def test_equal_twins_both_stay_on_the_front_and_what_has_no_metric_does_not():
     twins = [made("a", 0.9, 2, 1), made("b", 0.9, 2, 1)]
-    assert front.pareto([*twins, made("c", float("nan"), 1, 1)]) == twins
-    assert front.pareto([]) == []
+    assert pareto.pareto([*twins, made("c", float("nan"), 1, 1)]) == twins
+    assert pareto.pareto([]) == []
 
 
 def test_offers_of_two_tasks_have_no_common_front():
     with pytest.raises(ValueError, match="are of a, b, whose metrics cannot be compared"):
-        front.pareto([made("dense", 0.9, 1, 1, task="a"), made("dense", 0.9, 1, 1, task="b")])
+        pareto.pareto([made("dense", 0.9, 1, 1, task="a"), made("dense", 0.9, 1, 1, task="b")])
     with pytest.raises(ValueError, match="by = 'speed' is no cost"):
-        front.pareto(HAND, "speed")
+        pareto.pareto(HAND, "speed")
 
 
 def test_a_choice_is_what_an_exhaustive_search_finds():
-    budgets = list(itertools.product([None, 1.5, 3, 4.5], [None, 2, 4], [None, 0, 1.0, 3.0], front.COSTS))
+    budgets = list(itertools.product([None, 1.5, 3, 4.5], [None, 2, 4], [None, 0, 1.0, 3.0], pareto.COSTS))
     chosen = 0
     for number, (ms, mb, drop, by) in itertools.product(range(15), budgets):
         listed = several(number)
@@ -168,7 +168,7 @@ def test_a_choice_is_what_an_exhaustive_search_finds():
             and (mb is None or offer.bytes <= mb * 1e6)
             and (drop is None or round(100 * best) - round(100 * offer.value.mean) <= drop)
         ]
-        found, sentence = front.choose(listed, ms, mb, drop, by=by)
+        found, sentence = pareto.choose(listed, ms, mb, drop, by=by)
         assert sentence.endswith(".")
         assert (found is None) == (not fits)
         if found is None:
@@ -177,7 +177,7 @@ def test_a_choice_is_what_an_exhaustive_search_finds():
         chosen += 1
         assert found in fits
         if drop is not None and ms is None and mb is None:
-            assert front.cost(found, by) == min(front.cost(offer, by) for offer in fits)
+            assert pareto.cost(found, by) == min(pareto.cost(offer, by) for offer in fits)
         else:
             assert found.value.mean == max(offer.value.mean for offer in fits)
     assert chosen > 300
@@ -202,7 +202,7 @@ def test_a_choice_is_what_an_exhaustive_search_finds():
     ],
 )
 def test_a_budget_gets_the_best_and_a_drop_the_cheapest(asked, name):
-    assert front.choose(HAND, **asked)[0].variant == name
+    assert pareto.choose(HAND, **asked)[0].variant == name
 
 
 @pytest.mark.parametrize(
@@ -229,27 +229,27 @@ def test_a_budget_gets_the_best_and_a_drop_the_cheapest(asked, name):
     ],
 )
 def test_a_budget_that_nothing_meets_names_the_nearest_and_how_far_it_is(asked, sentence):
-    assert front.choose(HAND, **asked) == (None, sentence)
+    assert pareto.choose(HAND, **asked) == (None, sentence)
 
 
 def test_a_drop_is_counted_from_the_best_dense_model_whatever_its_arm():
     listed = [made("dense", 0.90, 9, 9, arm="Adam"), made("dense", 0.92, 9, 9), made("cofi", 0.905, 3, 3, arm="Adam")]
     assert best_dense(listed).arm == "SAM"
-    assert front.choose(listed, max_drop=1.0)[0].variant == "dense"
-    assert front.choose(listed, max_drop=1.5)[0].variant == "cofi"
+    assert pareto.choose(listed, max_drop=1.0)[0].variant == "dense"
+    assert pareto.choose(listed, max_drop=1.5)[0].variant == "cofi"
 
 
 def test_a_request_that_makes_no_sense_is_a_sentence():
     with pytest.raises(ValueError, match="nothing to choose from"):
-        front.choose([])
+        pareto.choose([])
     with pytest.raises(ValueError, match="a budget must be above 0, got 0 ms"):
-        front.choose(HAND, budget_ms=0)
+        pareto.choose(HAND, budget_ms=0)
     with pytest.raises(ValueError, match="use 'latency', 'bytes' or 'sparsity'"):
-        front.check_wish(by="speed")
+        pareto.check_wish(by="speed")
     with pytest.raises(ValueError, match="must be 0 or more, got -1"):
-        front.choose(HAND, max_drop=-1)
+        pareto.choose(HAND, max_drop=-1)
     with pytest.raises(ValueError, match="none was measured; measure it, or give a budget"):
-        front.choose(HAND[1:], max_drop=1)
+        pareto.choose(HAND[1:], max_drop=1)
 
 
 def test_what_is_given_up_is_paired_over_seeds_and_says_gains_as_gains():
@@ -273,11 +273,11 @@ def test_what_is_given_up_is_paired_over_seeds_and_says_gains_as_gains():
 def test_the_chosen_offer_is_found_by_all_four_of_its_names():
     listed = example_front.offers()
     chosen = example_front.header()["chosen"]
-    found = front.marked(listed, chosen)
+    found = pareto.marked(listed, chosen)
     assert {name: getattr(found, name) for name in chosen} == chosen
     for name, other in {"task": "x", "arm": "x", "variant": "x", "sparsity": 0.61}.items():
-        assert front.marked(listed, {**chosen, name: other}) is None
-    assert front.marked(listed, None) is None
+        assert pareto.marked(listed, {**chosen, name: other}) is None
+    assert pareto.marked(listed, None) is None
 
 
 def test_an_offer_says_by_what_it_was_made():
@@ -318,12 +318,12 @@ def test_a_pruned_model_costs_what_its_dense_one_costs_unless_it_was_measured_it
 
 
 def test_the_most_sparse_is_chosen_by_what_is_gone_of_all_weights_and_it_says_how_much():
-    best, said = front.choose(offers(pruned_rows()), max_drop=0.6, by="sparsity")
+    best, said = pareto.choose(offers(pruned_rows()), max_drop=0.6, by="sparsity")
     assert (best.arm, best.variant, best.sparsity) == ("SAM", "pruned", 0.5)
     assert "the most sparse that loses at most 0.6 points (25 % of its weights are zero or cut away)" in said
     assert "is as fast and as large" in said
     assert (
-        front.choose(offers(pruned_rows()), max_drop=0.6)[0].variant == "dense"
+        pareto.choose(offers(pruned_rows()), max_drop=0.6)[0].variant == "dense"
     )  # the same latency, but a better score
 
 

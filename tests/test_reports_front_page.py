@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 import pytest
 
 from trainflat import reports
-from trainflat.reports import example, example_front, folder, front_figure, front_page, mistakes
+from trainflat.reports import example, folder
 from trainflat.reports.drawing import COLOURS
-from trainflat.reports.offers import offers
+from trainflat.reports.front import example_front, front_figure, front_page, mistakes
+from trainflat.reports.front.offers import offers
 from trainflat.reports.rows import results
 
 TASK = "reviews"

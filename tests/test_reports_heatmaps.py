@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from trainflat.reports import heatmaps, paper, transfer
-from trainflat.reports.example_paper import TASKS, paper_rows
-from trainflat.reports.reference import reference
+from trainflat.reports.paper import heatmaps, section, transfer
+from trainflat.reports.paper.example_paper import TASKS, paper_rows
+from trainflat.reports.paper.reference import reference
+from trainflat.reports.paper.transfer import cells_of, maps, margins, papers
 from trainflat.reports.rows import results
-from trainflat.reports.transfer import cells_of, maps, margins, papers
 
 COLUMNS = {  # recomputed from the poster's cells in the specification, two decimals
     "A": [0.04, 0.06, 0.61, -0.01, 1.39, 1.85, 0.00, 0.69],
@@ -179,7 +179,7 @@ def test_a_stand_ins_map_says_so_and_the_papers_own_does_not():
     assert heatmaps.whose(whole) == "ours: BERT-base, data whole, n = 3"
     assert all(
         "stand-in" not in said
-        for said in paper.claims(results(paper_rows("fig13-transfer", model="bert-base-uncased")))
+        for said in section.claims(results(paper_rows("fig13-transfer", model="bert-base-uncased")))
     )
 
 
@@ -195,7 +195,7 @@ def test_tasks_that_the_paper_lacks_have_maps_without_its_numbers():
         rows.append({**r, "task": f"my-{r['task']}", "arm": arm})
     means = heatmaps.heat_tables(results(rows))[1]
     assert {row[2] for row in means.rows} == {"–"}
-    assert "which has none of our tasks" in paper.claims(results(rows))[0]
+    assert "which has none of our tasks" in section.claims(results(rows))[0]
 
 
 def test_mask_and_final_are_compared_together_and_the_source_is_in_the_heading():

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from trainflat.reports import argue, beside, render
-from trainflat.reports.beside import Origin, arguments, levels
-from trainflat.reports.example_paper import paper_rows
-from trainflat.reports.reference import _grid, parse, reference
+from trainflat.reports import render
+from trainflat.reports.paper import effects, printed_tables
+from trainflat.reports.paper.effects import Origin, arguments, levels
+from trainflat.reports.paper.example_paper import paper_rows
+from trainflat.reports.paper.reference import _grid, parse, reference
 from trainflat.reports.rows import results
 from trainflat.reports.stats import Summary, between, combination, welch
 
@@ -118,7 +119,9 @@ def test_an_inconsistency_of_the_paper_is_a_footnote_on_its_cells(words):
 
 
 def test_every_footnote_with_cells_stands_on_some():
-    document = tomllib.loads(resources.files("trainflat.reports").joinpath("paper.toml").read_text(encoding="utf-8"))
+    document = tomllib.loads(
+        resources.files("trainflat.reports.paper").joinpath("paper.toml").read_text(encoding="utf-8")
+    )
     used = {note for table in reference().tables for cell in table.cells.values() for note in cell.notes}
     assert used | set(reference().notes) == {note["text"] for note in document["footnote"]}
     assert len(document["footnote"]) == 9
@@ -167,7 +170,7 @@ def test_a_side_without_deviation_has_no_interval():
         if x.cell.row == "Std SAM" and x.cell.column == "rte"
     ]
     assert (level.difference.low, level.difference.high) == (None, None)
-    assert "(no interval)" in render.markdown(argue.besides(results(paper_rows("table1-imp")))[-1])
+    assert "(no interval)" in render.markdown(printed_tables.besides(results(paper_rows("table1-imp")))[-1])
 
 
 def test_the_difference_from_the_paper_is_in_points_of_the_same_metric():
@@ -201,7 +204,7 @@ STAND_INS = [
 @pytest.mark.parametrize("recipe", ["table1-imp", "table8-int8", "tables3-4-sharpness"])
 def test_a_stand_in_is_never_called_the_papers(recipe, model, official):
     rows = paper_rows(recipe, model=model, official=official)
-    tables = argue.besides(results(rows))
+    tables = printed_tables.besides(results(rows))
     assert len(tables) >= 2
     for table in tables:
         text = render.markdown(table)
@@ -210,11 +213,11 @@ def test_a_stand_in_is_never_called_the_papers(recipe, model, official):
         assert not re.search(r"\bours\b(?! is (paired|drawn))", text.replace(table.note, ""))
         assert {row[1] for row in table.rows} & {"ours", "ours − paper"} == set()
         assert "values beside" not in table.title or "Not a replication" in table.note
-    assert all("on a stand-in (" in said for said in argue.claims(results(rows)))
+    assert all("on a stand-in (" in said for said in printed_tables.claims(results(rows)))
 
 
 def test_the_papers_model_on_whole_data_is_ours_and_no_stand_in():
-    tables = argue.besides(results(paper_rows("table8-int8", model="bert-base-uncased")))
+    tables = printed_tables.besides(results(paper_rows("table8-int8", model="bert-base-uncased")))
     assert [table.kind for table in tables] == ["dense", "beside"]
     assert all("stand-in" not in render.markdown(table) for table in tables)
     assert "ours − paper" in {row[1] for row in tables[1].rows}
@@ -231,7 +234,7 @@ def test_two_models_in_one_table_are_kept_apart():
     rows = paper_rows("table8-int8") + [
         {**r, "key": r["key"] + "b"} for r in paper_rows("table8-int8", model="bert-base-uncased", tasks=["rte"])
     ]
-    titles = [table.title.partition(";")[0] for table in argue.besides(results(rows))]
+    titles = [table.title.partition(";")[0] for table in printed_tables.besides(results(rows))]
     assert len(titles) == 4
     assert sum("MiniLM" in title for title in titles) == sum("BERT-base" in title for title in titles) == 2
 
@@ -292,7 +295,7 @@ def test_the_mean_over_tasks_counts_one_number_a_seed():
 
 
 def test_footnotes_are_raised_on_their_cells_and_told_below():
-    effects, values = argue.besides(results(paper_rows("table8-int8")))
+    effects, values = printed_tables.besides(results(paper_rows("table8-int8")))
     full = {row[0]: row for row in values.rows}["Adam full"]
     assert full[values.header.index("cola")] == "60.47 ± 0.55¹"
     assert full[values.header.index("rte")] == "67.63 ± 1.10"
@@ -301,17 +304,19 @@ def test_footnotes_are_raised_on_their_cells_and_told_below():
 
 
 def test_levels_of_the_test_server_are_not_compared_with_the_validation_set():
-    titles = [table.title for table in argue.besides(results(paper_rows("table1-imp")))]
+    titles = [table.title for table in printed_tables.besides(results(paper_rows("table1-imp")))]
     assert [title.partition(" beside")[0] for title in titles] == [
         "Table 1, effects",
         "Table 5, effects",
         "Table 5, values",
     ]
-    assert "test server, ours of the validation set" in argue.besides(results(paper_rows("table1-imp")))[0].note
+    assert (
+        "test server, ours of the validation set" in printed_tables.besides(results(paper_rows("table1-imp")))[0].note
+    )
 
 
 def test_somebodys_own_recipe_of_the_same_name_is_set_beside_the_same_table():
     rows = [{**row, "recipe": "mylab/table8-int8"} for row in paper_rows("table8-int8")]
-    assert len(argue.besides(results(rows))) == 2
-    assert argue.besides(results([{**row, "recipe": "mylab/another"} for row in rows])) == []
-    assert beside.concerned(["glue-imp"]) == []
+    assert len(printed_tables.besides(results(rows))) == 2
+    assert printed_tables.besides(results([{**row, "recipe": "mylab/another"} for row in rows])) == []
+    assert effects.concerned(["glue-imp"]) == []

@@ -13,8 +13,8 @@ import pytest
 
 from trainflat import reports
 from trainflat.experiments.store import Store
-from trainflat.reports import study
-from trainflat.reports.example_paper import TASKS, paper_header, paper_rows
+from trainflat.reports.paper import study
+from trainflat.reports.paper.example_paper import TASKS, paper_header, paper_rows
 
 RECIPES = ("table8-int8", "fig13-transfer", "table1-imp", "table6-tickets", "tables3-4-sharpness")
 VOID = {"meta", "path", "use", "br", "img", "link", "input", "hr"}

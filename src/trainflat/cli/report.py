@@ -13,8 +13,8 @@ from trainflat.cli.printing import print_json, print_table
 
 if TYPE_CHECKING:
     from trainflat.experiments.store import Store
+    from trainflat.reports.paper.study import Run
     from trainflat.reports.rows import Row
-    from trainflat.reports.study import Run
 
 __all__ = ["report", "report_run"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from scipy import stats
 
-from trainflat.reports.forgone import forgone
+from trainflat.reports.front.given_up import forgone
+from trainflat.reports.front.offers import Offer
 from trainflat.reports.numbers import percent, points
-from trainflat.reports.offers import Offer
 from trainflat.reports.rows import Row
 
 __all__ = ["card", "interval", "packing", "rounded"]

@@ -10,7 +10,7 @@ from typing import Any
 from trainflat.experiments import toml
 from trainflat.experiments.trials import Trials
 from trainflat.hf.text import text as text_task
-from trainflat.reports.offers import model, offers
+from trainflat.reports.front.offers import model, offers
 from trainflat.reports.rows import Row, results
 
 __all__ = ["FOLDER", "searching", "wishing", "with_commands"]

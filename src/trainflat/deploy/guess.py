@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trainflat.reports.offers import Offer, Setting
+from trainflat.reports.front.offers import Offer, Setting
 
 __all__ = ["beware"]
 

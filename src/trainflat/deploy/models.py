@@ -12,7 +12,7 @@ from trainflat.experiments.plan import Job, Plan
 from trainflat.experiments.stages.quantize import on_grid, served
 from trainflat.experiments.store import Store
 from trainflat.experiments.work import Parent, make_task
-from trainflat.reports.offers import Offer, model
+from trainflat.reports.front.offers import Offer, model
 from trainflat.reports.rows import Row, results
 
 __all__ = ["Models"]

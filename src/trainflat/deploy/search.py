@@ -15,7 +15,7 @@ from trainflat.experiments.recipe import read
 from trainflat.experiments.runner import Say
 from trainflat.experiments.store import Store
 from trainflat.experiments.trials import Trials
-from trainflat.reports.front import check_wish
+from trainflat.reports.front.pareto import check_wish
 
 __all__ = ["planned", "search"]
 
@@ -58,8 +58,8 @@ def search(
         device: "auto", "cpu" or "cuda".
         command: The words of the command that makes this search, without a wish; see `trainflat.deploy.command`. Default: the
             recipe is run.
-        wanted: ``budget_ms``, ``budget_mb``, ``max_drop`` (points), ``by``: see `trainflat.reports.front.choose`; or ``offer``,
-            the name of one.
+        wanted: ``budget_ms``, ``budget_mb``, ``max_drop`` (points), ``by``: see `trainflat.reports.front.pareto.choose`; or
+            ``offer``, the name of one.
 
     Raises:
         ValueError, LookupError, FileNotFoundError: As `planned`, before anything runs.

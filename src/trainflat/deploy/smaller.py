@@ -22,11 +22,11 @@ from trainflat.experiments.plan import Plan
 from trainflat.experiments.resolve import near
 from trainflat.experiments.store import Store
 from trainflat.new_folder import filling
-from trainflat.reports import glance
-from trainflat.reports.forgone import best_dense, facts, forgone
-from trainflat.reports.front import choose, pareto
+from trainflat.reports.front import notebook
+from trainflat.reports.front.given_up import best_dense, facts, forgone
+from trainflat.reports.front.offers import Offer, offers, setting, stated
+from trainflat.reports.front.pareto import choose, pareto
 from trainflat.reports.numbers import points
-from trainflat.reports.offers import Offer, offers, setting, stated
 
 __all__ = ["Smaller"]
 
@@ -74,11 +74,11 @@ class Smaller:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: what was chosen and why, the front, and its picture."""
-        return glance.html(self._rows, self.task.name, self.front, self._chosen(self.best), self.said)
+        return notebook.html(self._rows, self.task.name, self.front, self._chosen(self.best), self.said)
 
     def plot(self) -> Any:
         """The front as a figure of matplotlib: ``found.plot().savefig("front.pdf")``."""
-        return glance.figure(self._rows, self.task.name, self._chosen(self.best))
+        return notebook.figure(self._rows, self.task.name, self._chosen(self.best))
 
     def offer(self, name: str) -> Offer:
         """The offer of this name: "cofi 60 %, int8 per channel from SAM".

@@ -23,7 +23,7 @@ from trainflat.experiments.runner import pick_device
 from trainflat.experiments.store import Store
 from trainflat.experiments.trials import Trials
 from trainflat.experiments.work import TASKS, make_task
-from trainflat.reports.front import check_wish
+from trainflat.reports.front.pareto import check_wish
 
 __all__ = ["claim", "compress_text"]
 

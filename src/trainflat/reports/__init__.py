@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from trainflat.reports import study
 from trainflat.reports.contents import tables_of
 from trainflat.reports.cost import costs
 from trainflat.reports.curves import png, svg
@@ -10,6 +9,7 @@ from trainflat.reports.flatness import how_flat
 from trainflat.reports.folder import read_back, texts_of, write_all
 from trainflat.reports.formats import to_csv, to_json
 from trainflat.reports.page import report, write
+from trainflat.reports.paper import study
 from trainflat.reports.render import html, markdown, text
 from trainflat.reports.rows import Results, results
 from trainflat.reports.sentences import Finding, findings

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trainflat.reports import family, paper, predicts, smaller, tables
+from trainflat.reports import family, predicts, tables
 from trainflat.reports.cost import costs
 from trainflat.reports.flatness import how_flat
+from trainflat.reports.front import smaller
+from trainflat.reports.paper import section
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.tables import Table
 
@@ -21,7 +23,7 @@ def contents(data: Results) -> dict[str, list[Table]]:
     return data.once(
         "tables",
         lambda: {
-            "paper": paper.tables(data),
+            "paper": section.tables(data),
             "tasks": [
                 *family.tables(data),
                 *(table for task in data.tasks for table in smaller.tables(data, task)),

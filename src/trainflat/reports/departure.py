@@ -12,7 +12,7 @@ def departure(header: Mapping[str, Any]) -> str:
     """The sentence; empty if the run is the recipe's own.
 
     Only what changes a setting makes a run's numbers others than the recipe's (its rows say so, too, see
-    `trainflat.reports.beside.origin`); other seeds are as good a sample, and are told.
+    `trainflat.reports.paper.effects.origin`); other seeds are as good a sample, and are told.
 
     Args:
         header: Of the run: ``changed``, its options as they are typed, and ``seeds``, those of the ``run`` and of the ``recipe``.

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports import contours, curves, family_figure, files, front_page, page, paper, render
+from trainflat.reports import contours, curves, family_figure, files, page, render
 from trainflat.reports.contents import tables_of
 from trainflat.reports.departure import departure
 from trainflat.reports.formats import to_csv, to_json
+from trainflat.reports.front import front_page
 from trainflat.reports.page import Header
+from trainflat.reports.paper import section
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.sentences import findings
 
@@ -45,7 +47,7 @@ def write_all(rows: Iterable[Row] | Results, header: Header, folder: str | Path)
         path = files.free(folder / "contours", f"{number:02d} {contours.caption(row, head)}", written)
         written.append(files.write(path.with_suffix(".svg"), contours.svg(row, head)))
         written.append(contours.png(row, path.with_suffix(".png"), head))
-    return [*written, *paper.pictures(data, folder)]
+    return [*written, *section.pictures(data, folder)]
 
 
 def texts_of(rows: Iterable[Row] | Results, header: Header) -> dict[str, str]:
@@ -53,7 +55,7 @@ def texts_of(rows: Iterable[Row] | Results, header: Header) -> dict[str, str]:
     data = results(rows)
     told = [f"- {text}" for text in [departure(header)] if text]
     told += [f"- {finding.task}: {finding}" for finding in findings(data)]
-    told += [f"- {said}" for said in paper.claims(data)]
+    told += [f"- {said}" for said in section.claims(data)]
     return {
         "table.md": "\n".join([*told, "", *map(render.markdown, tables_of(data))]),
         "rows.csv": to_csv(data.rows),

@@ -8,11 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from trainflat.reports import contours, curves, family_figure, files, front_page, mistakes, paper, render
+from trainflat.reports import contours, curves, family_figure, files, render
 from trainflat.reports.contents import contents
 from trainflat.reports.departure import departure
 from trainflat.reports.document import command, document, figure, panels, paragraphs, provenance, top
+from trainflat.reports.front import front_page, mistakes
 from trainflat.reports.numbers import signed
+from trainflat.reports.paper import section
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.sentences import RULE, Finding, findings
 from trainflat.reports.tables import ALONE, pairs
@@ -53,7 +55,7 @@ def report(rows: Iterable[Row] | Results, header: Header, *, beside: Sequence[st
     """
     data = results(rows)
     name = str(header.get("name") or "report")
-    sections = [("findings", "Findings", _findings(data)), ("paper", "Beside the paper", paper.section(data))]
+    sections = [("findings", "Findings", _findings(data)), ("paper", "Beside the paper", section.html(data))]
     sections += [(f"task-{i}", task, _task(data, header, task, f"p{i}")) for i, task in enumerate(data.tasks)]
     tables = lambda part: "".join(map(render.html, contents(data)[part]))
     sections += [

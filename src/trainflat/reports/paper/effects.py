@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainflat.reports.reference import Cell, Effect, PaperTable, reference
+from trainflat.reports.paper.reference import Cell, Effect, PaperTable, reference
 from trainflat.reports.rows import Results, Row
 from trainflat.reports.stats import Difference, Summary, between, combination, compare, summary
 

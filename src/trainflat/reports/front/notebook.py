@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from trainflat.reports import front_figure
 from trainflat.reports.drawing import DARK, style
-from trainflat.reports.front import marked
+from trainflat.reports.front import front_figure
+from trainflat.reports.front.offers import Offer
+from trainflat.reports.front.pareto import marked
 from trainflat.reports.numbers import percent, plus_minus
-from trainflat.reports.offers import Offer
 from trainflat.reports.rows import Results, Row, results
 
 __all__ = ["figure", "html"]
@@ -32,7 +32,7 @@ def html(
         said: The sentence on top.
 
     Example:
-        >>> from trainflat.reports import example_front
+        >>> from trainflat.reports.front import example_front
         >>> made, chosen = example_front.offers(), example_front.header()["chosen"]
         >>> html(example_front.rows(), "reviews", made[:2], chosen, "Chosen: a & b.")[:53]
         '<div><p>Chosen: a &amp; b.</p><table><thead><tr><th s'

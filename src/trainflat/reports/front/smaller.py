@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from trainflat.reports.front.offers import SIZES, offers, setting, stated
 from trainflat.reports.numbers import MISSING, bounds, percent, plus_minus, points, signed
-from trainflat.reports.offers import SIZES, offers, setting, stated
 from trainflat.reports.rows import Results
 from trainflat.reports.stats import compare, means
 from trainflat.reports.tables import ALONE, Table, axis

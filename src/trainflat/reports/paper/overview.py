@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from trainflat.reports import beside
 from trainflat.reports.numbers import MISSING
-from trainflat.reports.reference import reference
+from trainflat.reports.paper import effects
+from trainflat.reports.paper.reference import reference
+from trainflat.reports.paper.transfer import maps
 from trainflat.reports.rows import Results, Row, results
 from trainflat.reports.tables import Table
-from trainflat.reports.transfer import maps
 
 __all__ = ["Run", "in_order", "overview", "told_with"]
 
@@ -54,7 +54,7 @@ def overview(runs: Sequence[Run]) -> Table:
     """Every table and figure of the paper: whether it has been run, with which seeds, model and data.
 
     Example:
-        >>> from trainflat.reports.example_paper import paper_header, paper_rows
+        >>> from trainflat.reports.paper.example_paper import paper_header, paper_rows
         >>> table = overview([Run(paper_rows("table8-int8"), paper_header("table8-int8"))])
         >>> [row[2:] for row in table.rows if row[0] == "Table 8"]
         [('partly', '16 of 36', '0, 1, 2', 'MiniLM (stand-in)', 'whole', 'paper/table8-int8')]
@@ -79,7 +79,9 @@ def overview(runs: Sequence[Run]) -> Table:
 def in_order(runs: Sequence[Run]) -> list[Run]:
     """In the order of what they are about; others after these."""
     homes = [entry.recipes[0] for entry in _entries() if entry.recipes]
-    return sorted(runs, key=lambda run: [beside.same_recipe(home, run.name) for home in [*homes, run.name]].index(True))
+    return sorted(
+        runs, key=lambda run: [effects.same_recipe(home, run.name) for home in [*homes, run.name]].index(True)
+    )
 
 
 def told_with(run: Run, runs: Sequence[Run]) -> set[str]:
@@ -102,7 +104,7 @@ def _entries() -> list[_Entry]:
 
 def _home(recipes: Iterable[str], runs: Sequence[Run]) -> Run | None:
     """The run that an entry is told with: the first of its recipes that has rows, else that was begun."""
-    found = [run for recipe in recipes for run in runs if beside.same_recipe(recipe, run.name)]
+    found = [run for recipe in recipes for run in runs if effects.same_recipe(recipe, run.name)]
     return next((run for run in found if run.rows), next(iter(found), None))
 
 
@@ -111,7 +113,7 @@ def _have(entry: _Entry, run: Run) -> int:
     if not run.rows or not entry.wanted:
         return 0
     if table := next((t for t in reference().tables if t.name == entry.key), None):
-        return len({(level.cell.row, level.cell.column) for level in beside.levels(run.data, table)})
+        return len({(level.cell.row, level.cell.column) for level in effects.levels(run.data, table)})
     paper_values = {m.key: m.values for m in reference().maps}
     return len({(m.key, at) for m in maps(run.data) for at in m.values if at in paper_values[m.key]})
 
@@ -133,10 +135,10 @@ def _what(run: Run | None) -> tuple[str, str, str]:
     """Seeds, model and data of a run."""
     if run is None or not run.rows:
         return MISSING, MISSING, MISSING
-    of = list(dict.fromkeys(beside.origin(row, row["arm"]) for row in run.rows if row.get("model")))
+    of = list(dict.fromkeys(effects.origin(row, row["arm"]) for row in run.rows if row.get("model")))
     models = dict.fromkeys(origin.model for origin in of)
     own = reference().model
-    called = [beside.MODELS.get(m, m) + ("" if m == own else " (stand-in)") for m in models]
+    called = [effects.MODELS.get(m, m) + ("" if m == own else " (stand-in)") for m in models]
     words = {True: "whole", False: "not whole", None: "not recorded"}
     data = dict.fromkeys(words[origin.official] for origin in of)
     return ", ".join(map(str, run.data.seeds())), ", ".join(called) or MISSING, ", ".join(data) or MISSING

@@ -6,14 +6,15 @@ from collections.abc import Collection
 from html import escape
 from pathlib import Path
 
-from trainflat.reports import argue, heatmaps, render
-from trainflat.reports.beside import judged
+from trainflat.reports import render
 from trainflat.reports.numbers import with_bounds
+from trainflat.reports.paper import heatmaps, printed_tables
+from trainflat.reports.paper.effects import judged
+from trainflat.reports.paper.transfer import Map, argued, cells_of, maps, papers
 from trainflat.reports.rows import Results
 from trainflat.reports.tables import Table
-from trainflat.reports.transfer import Map, argued, cells_of, maps, papers
 
-__all__ = ["claims", "pictures", "section", "tables"]
+__all__ = ["claims", "html", "pictures", "tables"]
 
 COLOURS = "Blue is above 0, orange below; the colour is full at 5 points, in all maps alike. The numbers are points."
 
@@ -23,22 +24,22 @@ def claims(data: Results, *, only: Collection[str] | None = None) -> list[str]:
 
     Example:
         >>> from trainflat.reports import results
-        >>> from trainflat.reports.example_paper import paper_rows
+        >>> from trainflat.reports.paper.example_paper import paper_rows
         >>> print(claims(results(paper_rows("fig13-transfer")))[0])
         Map A, SAM ticket − Adam ticket, fine-tuned with SAM, on a stand-in (MiniLM, data whole): off the diagonal paper +0.4, \
 on our tasks +0.7; stand-in +0.4 [0.3, 0.5], n = 3: seen.
     """
     of_maps = [_claim(m) for m in maps(data)] if only is None or "maps" in only else []
-    return [*argue.claims(data, only=only), *of_maps]
+    return [*printed_tables.claims(data, only=only), *of_maps]
 
 
 def tables(data: Results, *, only: Collection[str] | None = None) -> list[Table]:
     """The comparisons and the maps as tables; ``only`` as for `claims`."""
     of_maps = heatmaps.heat_tables(data) if only is None or "maps" in only else []
-    return [*argue.besides(data, only=only), *of_maps]
+    return [*printed_tables.besides(data, only=only), *of_maps]
 
 
-def section(data: Results, *, name: str = "paper", only: Collection[str] | None = None) -> str:
+def html(data: Results, *, name: str = "paper", only: Collection[str] | None = None) -> str:
     """HTML: the sentences, the maps, the tables. Empty if the rows have nothing to do with the paper.
 
     ``name`` is the prefix of every id in it; ``only`` as for `claims`.

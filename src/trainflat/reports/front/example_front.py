@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trainflat.reports import offers as had
+from trainflat.reports.front import offers as had
 
 __all__ = ["header", "offers", "rows"]
 

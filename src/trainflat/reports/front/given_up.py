@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from trainflat.reports.front.offers import Offer
 from trainflat.reports.numbers import points
-from trainflat.reports.offers import Offer
 from trainflat.reports.stats import compare
 
 __all__ = ["best_dense", "count", "facts", "forgone", "times"]
@@ -21,7 +21,7 @@ def forgone(offer: Offer, offers: Iterable[Offer]) -> str:
     """What an offer gives up beside the best dense model, and what it gains; empty without a dense model.
 
     Example:
-        >>> from trainflat.reports import example_front
+        >>> from trainflat.reports.front import example_front
         >>> offers = example_front.offers()
         >>> print(forgone(next(o for o in offers if o.name == "cofi 60 % from SAM"), offers))
         Beside the best dense model, dense from SAM (91.7 at ...), it loses 0.3 points (...), is 2.3 × faster and 1.9 × smaller.

@@ -141,7 +141,7 @@ def reference() -> Reference:
         >>> str(tables["table5"].cells["IMP SAM", "rte"]), tables["table5"].cells["IMP SAM", "rte"].sparsity
         ('71.8 ± 1.7', 0.6)
     """
-    text = resources.files("trainflat.reports").joinpath("paper.toml").read_text(encoding="utf-8")
+    text = resources.files("trainflat.reports.paper").joinpath("paper.toml").read_text(encoding="utf-8")
     document = tomllib.loads(text)
     tables = tuple(_table(table, document) for table in document["table"])
     maps = tuple(_map(found) for found in document["map"])

@@ -11,9 +11,9 @@ from typing import Any
 
 from trainflat.reports.drawing import COLOURS, DARK, INK, inline, save, style
 from trainflat.reports.numbers import MISSING, bounds, signed
+from trainflat.reports.paper.transfer import Map, cells_of, maps, margins, papers
 from trainflat.reports.rows import Results
 from trainflat.reports.tables import ALONE, Table
-from trainflat.reports.transfer import Map, cells_of, maps, margins, papers
 
 __all__ = ["describe", "heat_tables", "kind", "png", "shown", "svg", "whose"]
 
@@ -92,7 +92,7 @@ def heat_tables(data: Results) -> list[Table]:
 
     Example:
         >>> from trainflat.reports import results
-        >>> from trainflat.reports.example_paper import paper_rows
+        >>> from trainflat.reports.paper.example_paper import paper_rows
         >>> numbers, means, *_ = heat_tables(results(paper_rows("fig13-transfer")))
         >>> numbers.header, means.rows[0][0]
         (('ticket of', 'stsb', 'mrpc', 'rte', 'cola', 'mean'), 'all cells')

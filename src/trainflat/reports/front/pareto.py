@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from trainflat.reports.forgone import best_dense, count, facts, forgone
+from trainflat.reports.front.given_up import best_dense, count, facts, forgone
+from trainflat.reports.front.offers import Offer
 from trainflat.reports.numbers import percent
-from trainflat.reports.offers import Offer
 
 __all__ = ["COSTS", "check_wish", "choose", "cost", "marked", "pareto"]
 
@@ -31,7 +31,7 @@ def pareto(offers: Iterable[Offer], by: str = "latency") -> list[Offer]:
         ValueError: If they are of several tasks, whose metrics cannot be compared, or ``by`` is no cost.
 
     Example:
-        >>> from trainflat.reports.example_front import offers
+        >>> from trainflat.reports.front.example_front import offers
         >>> [offer.name for offer in pareto(offers())][-2:]
         ['int8 per channel from SAM', 'dense from SAM']
     """
@@ -70,7 +70,7 @@ def choose(
             model.
 
     Example:
-        >>> from trainflat.reports.example_front import offers
+        >>> from trainflat.reports.front.example_front import offers
         >>> print(choose(offers(), max_drop=1.0)[1])
         cofi 60 %, int8 per channel from SAM: 91... at 10... ms and 17.5 MB, the fastest that loses at most 1 point. Beside...
         >>> print(choose(offers(), budget_ms=1)[1])

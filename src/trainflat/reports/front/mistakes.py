@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from trainflat.reports.offers import model, named
+from trainflat.reports.front.offers import model, named
 from trainflat.reports.rows import Results, Row
 
 __all__ = ["Mistakes", "cut", "html", "mistakes"]
@@ -45,7 +45,8 @@ def mistakes(data: Results, task: str) -> list[Mistakes]:
         ValueError: If a confusion matrix is not square, or two seeds of one model have other labels.
 
     Example:
-        >>> from trainflat.reports import example_front, results
+        >>> from trainflat.reports import results
+        >>> from trainflat.reports.front import example_front
         >>> found = mistakes(results(example_front.rows()), "reviews")[0]
         >>> found.name, found.labels, [text["shift"] for text in found.texts]
         ('cofi 60 % from Adam', ('negative', 'positive'), [0.93, 0.88, 0.71, 0.64])

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from trainflat.reports.beside import Origin, origin
-from trainflat.reports.reference import PaperMap, reference
+from trainflat.reports.paper.effects import Origin, origin
+from trainflat.reports.paper.reference import PaperMap, reference
 from trainflat.reports.rows import Results
 from trainflat.reports.stats import Difference, paired
 
@@ -83,7 +83,7 @@ def maps(data: Results) -> list[Map]:
 
     Example:
         >>> from trainflat.reports import results
-        >>> from trainflat.reports.example_paper import paper_rows
+        >>> from trainflat.reports.paper.example_paper import paper_rows
         >>> [(m.key, len(m.values), m.origin.kind) for m in maps(results(paper_rows("fig13-transfer")))][:2]
         [('A', 16, 'stand-in'), ('B', 16, 'stand-in')]
     """

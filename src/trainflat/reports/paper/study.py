@@ -6,15 +6,16 @@ from collections.abc import Collection, Sequence
 from html import escape
 from pathlib import Path
 
-from trainflat.reports import curves, files, paper, render
+from trainflat.reports import curves, files, render
 from trainflat.reports import folder as whole
 from trainflat.reports.departure import departure
 from trainflat.reports.document import command, document, figure, panels, paragraphs, provenance, top
-from trainflat.reports.overview import Run, in_order, overview, told_with
-from trainflat.reports.reference import reference
+from trainflat.reports.paper import section
+from trainflat.reports.paper.overview import Run, in_order, overview, told_with
+from trainflat.reports.paper.reference import reference
+from trainflat.reports.paper.verdicts import lines, verdicts
 from trainflat.reports.sentences import findings
 from trainflat.reports.tables import Table
-from trainflat.reports.verdicts import lines, verdicts
 
 __all__ = ["Run", "overview", "read_back", "report", "said", "summary", "write_all"]
 
@@ -65,7 +66,7 @@ def summary(runs: Sequence[Run]) -> list[Table]:
 
 def said(run: Run, runs: Sequence[Run]) -> list[str]:
     """What one of the runs says about the paper's claims; a table that two runs share is told with the first of its recipes."""
-    return paper.claims(run.data, only=told_with(run, runs)) if run.rows else []
+    return section.claims(run.data, only=told_with(run, runs)) if run.rows else []
 
 
 def write_all(runs: Sequence[Run], group: str, folder: str | Path) -> list[Path]:
@@ -117,7 +118,7 @@ def _run(run: Run, name: str, only: Collection[str], linked: bool) -> str:
     own = (
         f'<details><summary>All findings of this run</summary><ul class="claims">{told}</ul></details>' if told else ""
     )
-    return f"{asked}{command(run.header)}{about}{paper.section(data, name=name, only=only)}{figures}{own}"
+    return f"{asked}{command(run.header)}{about}{section.html(data, name=name, only=only)}{figures}{own}"
 
 
 def _top(group: str) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trainflat.reports.drawing import COLOURS, DARK, SIZE, inline, save, style
-from trainflat.reports.front import cost, marked, pareto
+from trainflat.reports.front.offers import Offer, offers, setting, stated
+from trainflat.reports.front.pareto import cost, marked, pareto
 from trainflat.reports.numbers import points
-from trainflat.reports.offers import Offer, offers, setting, stated
 from trainflat.reports.rows import Results
 
 __all__ = ["MARKERS", "Front", "describe", "figure", "fronts", "panel", "png", "svg"]
@@ -32,7 +32,7 @@ class Front:
 
     Attributes:
         offers: Rising in cost.
-        by: One of `trainflat.reports.front.COSTS`.
+        by: One of `trainflat.reports.front.pareto.COSTS`.
         metric: What the models are scored by.
         arms: In the report's order, for colours.
         ways: The ways to get smaller, for markers.

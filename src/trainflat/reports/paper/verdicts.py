@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from trainflat.reports.argue import VERDICTS, reached
-from trainflat.reports.beside import Argument, Origin, judged
 from trainflat.reports.numbers import MISSING, with_bounds
-from trainflat.reports.reference import PaperTable, reference
+from trainflat.reports.paper.effects import Argument, Origin, judged
+from trainflat.reports.paper.printed_tables import VERDICTS, reached
+from trainflat.reports.paper.reference import PaperTable, reference
+from trainflat.reports.paper.transfer import Map, argued, maps, papers
 from trainflat.reports.rows import Results
 from trainflat.reports.stats import Difference
 from trainflat.reports.tables import ALONE, Table
-from trainflat.reports.transfer import Map, argued, maps, papers
 
 __all__ = ["Line", "lines", "verdicts"]
 
@@ -42,7 +42,7 @@ def verdicts(rows: Iterable[Line]) -> list[Table]:
 
     Example:
         >>> from trainflat.reports import results
-        >>> from trainflat.reports.example_paper import paper_rows
+        >>> from trainflat.reports.paper.example_paper import paper_rows
         >>> [table] = verdicts(lines(results(paper_rows("table8-int8"))))
         >>> table.rows[1][:3], table.rows[1][-1]
         (('Table 8', 'SAM int8 − Adam int8', 'mean of 4'), 'seen here')

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from trainflat.reports.beside import Argument, Level, Origin, arguments, concerned, levels
 from trainflat.reports.numbers import MISSING, bounds, counted, plus_minus, signed, with_bounds
-from trainflat.reports.reference import PaperTable, reference
+from trainflat.reports.paper.effects import Argument, Level, Origin, arguments, concerned, levels
+from trainflat.reports.paper.reference import PaperTable, reference
 from trainflat.reports.rows import Results
 from trainflat.reports.tables import ALONE, Table
 
@@ -38,7 +38,7 @@ def besides(data: Results, *, only: Collection[str] | None = None) -> list[Table
 
     Example:
         >>> from trainflat.reports import results
-        >>> from trainflat.reports.example_paper import paper_rows
+        >>> from trainflat.reports.paper.example_paper import paper_rows
         >>> for table in besides(results(paper_rows("table8-int8"))):
         ...     print(table.title.partition(";")[0])
         Table 8, effects beside those of a stand-in: MiniLM, data whole
@@ -59,7 +59,7 @@ def claims(data: Results, *, only: Collection[str] | None = None) -> list[str]:
 
     Example:
         >>> from trainflat.reports import results
-        >>> from trainflat.reports.example_paper import paper_rows
+        >>> from trainflat.reports.paper.example_paper import paper_rows
         >>> print(claims(results(paper_rows("table8-int8", seeds=[0])))[0])
         Table 8, SAM − Adam, on a stand-in (MiniLM, data whole): of the paper’s 8 effects we see 0, the opposite of 0, and \
 cannot tell 8; of the 1 that exclude 0 in the paper itself we see 0. One seed tells nothing.

@@ -13,10 +13,10 @@ from typing import Any
 
 from trainflat.reports import files
 from trainflat.reports.drawing import COLOURS
-from trainflat.reports.forgone import best_dense, forgone, times
-from trainflat.reports.front_figure import MARKERS, UNITS, Front, describe, fronts, panel, png, svg
+from trainflat.reports.front.front_figure import MARKERS, UNITS, Front, describe, fronts, panel, png, svg
+from trainflat.reports.front.given_up import best_dense, forgone, times
+from trainflat.reports.front.offers import Offer, named
 from trainflat.reports.numbers import percent, plus_minus
-from trainflat.reports.offers import Offer, named
 from trainflat.reports.rows import Results
 
 __all__ = ["pictures", "remark", "section", "shown"]
