@@ -17,5 +17,5 @@ if __name__ == "__main__":
     for package in (trainflat, trainflat.hf):  # what is loaded when first asked for is asked for now
         vars(package).update({name: getattr(package, name) for name in package.__all__})
     pdoc.render.configure(docformat="google", footer_text=f"trainflat {trainflat.__version__}")
-    pdoc.pdoc("trainflat", "trainflat.lightning", output_directory=PAGES)
+    pdoc.pdoc("trainflat", "trainflat.lightning", "trainflat.reports.paper.study", output_directory=PAGES)
     print(PAGES / "index.html")
