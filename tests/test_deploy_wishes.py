@@ -655,7 +655,8 @@ def test_several_seeds_are_chosen_kept_and_predict_the_same_and_nothing_is_repea
 
     model, tokenizer = hf.load(str(found.save(tmp_path / "small")))
     own, values = found.task.evaluate(model), found.best.values
-    assert values[0] == pytest.approx(own[metric], abs=1e-6) != found.best.value.mean
+    assert values[0] == pytest.approx(own[metric], abs=1e-6)
+    assert label == "verdict" or values[0] != found.best.value.mean  # the accuracies of both seeds are one
     assert f"means over 2 seeds; the model itself is of seed 0, with {100 * own[metric]:.1f}." in found.said
     card = (tmp_path / "small" / "README.md").read_text()
     assert f"- Metric: {metric} {100 * own[metric]:.1f}," in card
