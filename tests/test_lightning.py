@@ -209,6 +209,36 @@ def test_a_training_step_outside_of_the_training_is_the_modules_own():
     assert ours.validated == theirs.validated
 
 
+def test_what_stands_on_the_module_itself_is_run_and_stays():
+    """As the compiled training_step of a module that torch has compiled."""
+    module, called = Module(), []
+    own = module.training_step
+    module.training_step = lambda batch, batch_idx: called.append(batch_idx) or own(batch, batch_idx)
+    module.log = lambda *args, **kwargs: None
+    stands = {name: vars(module)[name] for name in ("training_step", "log")}
+    trainer(FlatCallback(flat.sam())).fit(module, batches())
+    assert len(called) == 2 * STEPS
+    assert {name: vars(module)[name] for name in stands} == stands
+    assert "optimizer_step" not in vars(module)
+
+
+class LogsNothing(Module):
+    """Torch 2.13 does not compile Lightning's own ``log``."""
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+
+def test_a_compiled_module_is_trained_compiled():
+    plain, compiled = LogsNothing(), LogsNothing()
+    trainer(FlatCallback(flat.sam())).fit(plain, batches())
+    run = []
+    backend = lambda graph, inputs: run.append(graph) or graph.forward
+    trainer(FlatCallback(flat.sam())).fit(torch.compile(compiled, backend=backend), batches())
+    assert run
+    assert same(plain, compiled)
+
+
 class ByHand(Module):
     automatic_optimization = False
 

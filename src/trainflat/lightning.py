@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
 from inspect import signature
 from typing import Any
@@ -22,8 +22,6 @@ except ModuleNotFoundError as error:
     raise ImportError("lightning is not installed; it comes with: pip install 'trainflat[lightning]'") from None
 
 __all__ = ["FlatCallback"]
-
-HOOKS = ("training_step", "optimizer_step")
 
 
 class FlatCallback(Callback):
@@ -63,22 +61,24 @@ class FlatCallback(Callback):
         self.gradient = gradient
         self._waiting: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self._stepping = False
+        self._hooks = ExitStack()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check(trainer, pl_module)
-        self._let_go(pl_module)
+        self._hooks.close()
         self._waiting = []
-        pl_module.training_step = self._deferring(trainer, pl_module.training_step)
-        pl_module.optimizer_step = partial(self._step, trainer, pl_module, pl_module.optimizer_step)
+        training_step = self._deferring(trainer, pl_module.training_step)
+        optimizer_step = partial(self._step, trainer, pl_module, pl_module.optimizer_step)
+        self._hooks.enter_context(_instead(pl_module, training_step=training_step, optimizer_step=optimizer_step))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._waiting = []  # what an epoch that was cut short left
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._let_go(pl_module)
+        self._hooks.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._let_go(pl_module)
+        self._hooks.close()
 
     def state_dict(self) -> dict[str, Any]:
         return self.gradient.state_dict() if hasattr(self.gradient, "state_dict") else {}  # pyright: ignore[reportAttributeAccessIssue]
@@ -88,11 +88,8 @@ class FlatCallback(Callback):
             self.gradient.load_state_dict(state_dict)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        has, wants = (
-            bool(checkpoint.get("callbacks", {}).get(self.state_key)),
-            hasattr(self.gradient, "load_state_dict"),
-        )
-        if trainer.state.fn != "fit" or has == wants:
+        has = bool(checkpoint.get("callbacks", {}).get(self.state_key))
+        if trainer.state.fn != "fit" or has == hasattr(self.gradient, "load_state_dict"):
             return
         if has:
             raise ValueError(
@@ -126,10 +123,6 @@ class FlatCallback(Callback):
                 "a rule holds gradients during later passes, and DistributedDataParallel writes those into the same memory: make "
                 "it with gradient_as_bucket_view=False"
             )
-
-    def _let_go(self, module: LightningModule) -> None:
-        for name in HOOKS:
-            vars(module).pop(name, None)
 
     def _deferring(self, trainer: Trainer, theirs: Callable[..., Any]) -> Callable[..., Any]:
         """Their ``training_step`` within a step; before it the micro-batch waits, and its loss has no part in any weight."""
@@ -188,12 +181,12 @@ class _Passes:
         self.first = True
 
     def __call__(self) -> Tensor:
-        with _silent(self.model):
+        with _instead(self.model, log=_nothing):
             losses = [self._run(*args, **kwargs) for args, kwargs in self.waiting]
         if self.first:
             self.first, loss = False, self.last()
         else:
-            with _silent(self.model):
+            with _instead(self.model, log=_nothing):
                 loss = self.last()
         found = [each for each in [*losses, loss] if each is not None]
         if not found:
@@ -213,10 +206,18 @@ class _Passes:
 
 
 @contextmanager
-def _silent(module: LightningModule) -> Iterator[None]:
-    """What the module logs is let go: a step is logged once, whatever its passes."""
-    module.log = lambda *args, **kwargs: None
+def _instead(module: LightningModule, **given: Callable[..., Any]) -> Iterator[None]:
+    """While open these stand on the module itself, and then what stood there before, such as what torch has compiled."""
+    before = {name: vars(module).get(name) for name in given}
+    vars(module).update(given)
     try:
         yield
     finally:
-        del module.log
+        for name, was in before.items():
+            vars(module).pop(name)
+            if was is not None:
+                vars(module)[name] = was
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """In place of ``log``: a step is logged once, whatever its passes."""
