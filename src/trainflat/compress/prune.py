@@ -53,9 +53,7 @@ def prune(
     ranked = {name: (_scores(name, scores, alive), _flat(alive)) for name, alive in within.items()}
     kill = round(sparsity * within.size) - (within.size - within.alive)
     if kill < 0:
-        at = (
-            f", here in {next(iter(within))!r}" if len(within) == 1 else ""
-        )  # of a mask with others scope="tensor" asks so
+        at = f", here in {next(iter(within))!r}" if len(within) == 1 else ""  # one of many, with scope="tensor"
         raise ValueError(f"sparsity {sparsity:.1%} is below the mask's {within.sparsity:.1%}; prune never revives{at}")
     if kill == 0:
         return within

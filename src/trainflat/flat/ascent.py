@@ -124,10 +124,10 @@ class LastGradient(ThisBatch):
     @torch.no_grad()
     def see(self, params: Params, spare: dict[str, Tensor]) -> None:
         gradients = {name: p.grad for name, p in params.items() if p.grad is not None}
-        for name in self.memory.keys() - gradients.keys():
-            del self.memory[
-                name
-            ]  # an expert that this step did not ask, or what has been frozen: that gradient is older
+        for name in (
+            self.memory.keys() - gradients.keys()
+        ):  # an expert that this step did not ask, or what has been frozen
+            del self.memory[name]
         for name, gradient in gradients.items():
             if self.recall(name, params[name]) is None:
                 self.memory[name] = spare.pop(name, None)
